@@ -1,0 +1,274 @@
+"""What to build: `recipe.yaml`, strictly read into frozen types.
+
+A path in a recipe is relative to its folder and can't leave it.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from slmc import digest
+from slmc.errors import RecipeError
+from slmc.strict import Strict, parse
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+TargetName = Literal["host", "ios", "android", "metal"]
+BackendName = Literal["executorch", "coreml", "tvm", "mlc"]
+Scheme = Literal["int4-g32", "int4-g64", "int4-g128"]
+
+
+class Source(Strict):
+    """A Hugging Face folder: a local path inside the recipe, or a hub id pinned to a revision."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Source:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either path or hub")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub needs a revision (a commit hash), and path has none")
+        return self
+
+
+class ChatPrompt(Strict):
+    """The tokenizer's own chat template around one user message."""
+
+    kind: Literal["chat"] = "chat"
+    system: str | None = None
+    user: str = "{text}"
+
+    @field_validator("user")
+    @classmethod
+    def _check(cls, user: str) -> str:
+        return _placeholders_checked(user)
+
+
+class PlainPrompt(Strict):
+    """A template of our own, without chat markup."""
+
+    kind: Literal["plain"]
+    template: str
+
+    @field_validator("template")
+    @classmethod
+    def _check(cls, template: str) -> str:
+        return _placeholders_checked(template)
+
+
+class Classify(Strict):
+    """Choose one of the labels; an item's answer is its `label`."""
+
+    kind: Literal["classify"]
+    labels: tuple[str, ...] | str = Field(description="the labels, or a file with one a line")
+
+
+class Extract(Strict):
+    """Answer with a JSON object that fits the schema; an item's answer is its `answer` object."""
+
+    kind: Literal["extract"]
+    json_schema: str = Field(description="a file with the JSON Schema of the answer")
+    max_tokens: Annotated[int, Field(gt=0)] = 128
+
+
+class Generate(Strict):
+    """Free text, judged by exact match; an item's answer is its `answer` string."""
+
+    kind: Literal["generate"]
+    max_tokens: Annotated[int, Field(gt=0)] = 128
+
+
+class Data(Strict):
+    """JSON lines: an `id`, the prompt's fields, and the task's answer."""
+
+    evaluation: str
+    calibration: str | None = None
+    credit: str = Field(description="who made the data, and under which licence")
+
+
+class Quantization(Strict):
+    scheme: Scheme = "int4-g32"
+    method: Literal["rtn"] = "rtn"
+    keep: tuple[str, ...] = Field(
+        default=(), description="tensors left unquantized, by name or shell pattern; each must match"
+    )
+
+
+class TargetOverrides(Strict):
+    """What this recipe wants otherwise on one target."""
+
+    backend: BackendName | None = None
+    scheme: Scheme | None = None
+    context: Annotated[int, Field(gt=0)] | None = None
+
+
+class Gates(Strict):
+    """The recipe's promise, checked for every rung against the reference."""
+
+    min_accuracy: Share | None = Field(default=None, description="of the reference itself")
+    max_accuracy_drop: Share = Field(default=0.015, description="reference minus rung, paired by item")
+    max_mean_kl: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="nats a token, of the reference's next token from the rung's"
+    )
+    min_agreement: Share = Field(
+        default=0.98, description="share of next tokens on which the compiled rung's first choice is the quantized one's"
+    )
+
+
+class Recipe(Strict):
+    """A recipe as written; `LoadedRecipe` is the same with its folder."""
+
+    name: Name
+    version: Name
+    description: str = ""
+    base: Source
+    adapter: Source | None = None
+    prompt: Annotated[ChatPrompt | PlainPrompt, Field(discriminator="kind")]
+    task: Annotated[Classify | Extract | Generate, Field(discriminator="kind")]
+    data: Data
+    quantization: Quantization = Quantization()
+    context: Annotated[int, Field(gt=0)] = 512
+    targets: dict[TargetName, TargetOverrides] = Field(default_factory=dict)
+    gates: Gates = Gates()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of an evaluation or calibration file."""
+
+    id: str
+    fields: dict[str, str]
+    """What the prompt's placeholders stand for."""
+    answer: str
+    """The expected answer as the model is to write it: a label, text, or compact JSON."""
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    folder: Path
+    recipe: Recipe
+
+    def file(self, relative: str) -> Path:
+        """A file of the recipe. Raises RecipeError where it is missing or outside the recipe's folder."""
+        path = (self.folder / relative).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            raise RecipeError(
+                f"{relative!r} leaves the recipe's folder", where=self.folder, expected="a path inside it"
+            )
+        if not path.exists():
+            raise RecipeError(f"{relative!r} does not exist", where=self.folder)
+        return path
+
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a classify task, in their order; empty for other tasks."""
+        task = self.recipe.task
+        if not isinstance(task, Classify):
+            return ()
+        if isinstance(task.labels, str):
+            found = tuple(self.file(task.labels).read_text(encoding="utf-8").split("\n"))
+            labels = tuple(line for line in found if line)
+            where = str(self.file(task.labels))
+        else:
+            labels, where = task.labels, f"{self.folder / 'recipe.yaml'}: task.labels"
+        twice = {label for label in labels if labels.count(label) > 1}
+        if len(labels) < 2 or twice:
+            raise RecipeError(
+                f"labels given twice: {', '.join(sorted(twice))}" if twice else "fewer than two labels", where=where
+            )
+        return labels
+
+    def examples(self, relative: str) -> tuple[Example, ...]:
+        """Read a data file; every line checked. Raises RecipeError naming the file and the line."""
+        path = self.file(relative)
+        examples = tuple(self._parse_lines(path))
+        if not examples:
+            raise RecipeError("the data file holds no item", where=path, expected="JSON lines")
+        seen: set[str] = set()
+        for example in examples:
+            if example.id in seen:
+                raise RecipeError(f"id {example.id!r} stands twice", where=path)
+            seen.add(example.id)
+        return examples
+
+    def _parse_lines(self, path: Path) -> Iterator[Example]:
+        wanted = self.placeholders()
+        labels = set(self.labels())
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if line.strip():
+                yield self._parse_line(line, f"{path}:{number}", wanted, labels)
+
+    def _parse_line(self, line: str, where: str, wanted: set[str], labels: set[str]) -> Example:
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            raise RecipeError(f"not JSON: {error}", where=where) from None
+        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+            raise RecipeError("an item is a JSON object with an `id` string", where=where)
+        for field in sorted(wanted):
+            if not isinstance(item.get(field), str):
+                raise RecipeError(
+                    f"no string {field!r}, which the prompt names", where=where, expected=f"a string field {field!r}"
+                )
+        return Example(item["id"], {field: item[field] for field in wanted}, self._answer(item, where, labels))
+
+    def _answer(self, item: dict[str, object], where: str, labels: set[str]) -> str:
+        key = "label" if isinstance(self.recipe.task, Classify) else "answer"
+        answer = item.get(key)
+        if isinstance(self.recipe.task, Extract):
+            if not isinstance(answer, dict):
+                raise RecipeError("no `answer` object", where=where)
+            return json.dumps(answer, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        if not isinstance(answer, str) or (labels and answer not in labels):
+            raise RecipeError(
+                f"{key} is {answer!r}", where=where, expected="one of the recipe's labels" if labels else "a string"
+            )
+        return answer
+
+    def placeholders(self) -> set[str]:
+        """The fields that the prompt is made of."""
+        prompt = self.recipe.prompt
+        return _placeholders(prompt.user if isinstance(prompt, ChatPrompt) else prompt.template)
+
+    def digest(self) -> str:
+        """Digest of the recipe as parsed, whatever its comments and layout; its data files go in on their own."""
+        return digest.of_value(self.recipe.model_dump(mode="json"))
+
+
+def load_recipe(folder: Path) -> LoadedRecipe:
+    """Read `folder/recipe.yaml`. Raises RecipeError naming the file, the key, and what was expected."""
+    path = folder / "recipe.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError("no recipe.yaml", where=folder, expected="a recipe folder") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"recipe.yaml can't be read: {error}", where=path) from None
+    loaded = LoadedRecipe(folder, parse(Recipe, raw, path, RecipeError))
+    loaded.labels()
+    return loaded
+
+
+def _placeholders(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def _placeholders_checked(template: str) -> str:
+    """Only plain `{field}` placeholders, at least one; `{{` and `}}` stand for braces."""
+    fields = list(string.Formatter().parse(template))
+    if any(spec or conversion for _, _, spec, conversion in fields):
+        raise ValueError("placeholders take no format or conversion")
+    names = _placeholders(template)
+    if not names or any(not name.isidentifier() for name in names):
+        raise ValueError("needs plain placeholders such as {text}, and at least one")
+    return template
