@@ -89,7 +89,8 @@ def read_restaurant(folder: Path) -> list[str]:
 def docstrings(package: str) -> Iterator[str]:
     """Every docstring of an installed package's sources, in path order, as plain lines."""
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None, f"{package} is not installed"
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{package} is not installed")
     for path in sorted(Path(spec.origin).parent.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
         for node in ast.walk(tree):
@@ -313,9 +314,7 @@ def main() -> None:
     base = transformers.AutoModelForCausalLM.from_pretrained(options.out / "base", dtype=torch.float32)
     write_data(intents, options.out / "data", rng)
     print(f"base on the task: {greedy_accuracy(base, tokenizer, intents.test):.4f}", flush=True)
-    lora = peft.LoraConfig(
-        r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    lora = peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM")
     tuned = peft.get_peft_model(base, lora)
     tuned.peft_config["default"].base_model_name_or_path = "../base"
     train = intents.train + [pair for pair in intents.train if pair[1] == "oos"] * 2

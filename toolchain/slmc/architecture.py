@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from slmc.errors import CheckpointError, did_you_mean
 
@@ -134,7 +134,7 @@ def parse_architecture(config: Mapping[str, object], path: Path) -> Architecture
     _refuse_what_changes_numbers(config, path)
     heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     found = Architecture(
-        family=cast(Family, family),
+        family=family,
         vocab_size=keys.integer("vocab_size"),
         hidden_size=hidden,
         intermediate_size=keys.integer("intermediate_size"),

@@ -31,14 +31,16 @@ class Source(Strict):
 
     path: str | None = None
     hub: str | None = None
-    revision: str | None = None
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        default=None, description="the commit's full hash, so that the same recipe is always the same weights"
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Source:
         if (self.path is None) == (self.hub is None):
             raise ValueError("give either path or hub")
         if (self.hub is None) != (self.revision is None):
-            raise ValueError("hub needs a revision (a commit hash), and path has none")
+            raise ValueError("hub needs a revision, and path has none")
         return self
 
 
@@ -48,6 +50,9 @@ class ChatPrompt(Strict):
     kind: Literal["chat"] = "chat"
     system: str | None = None
     user: str = "{text}"
+    variables: dict[str, str | bool | int] = Field(
+        default_factory=dict, description="for the template, such as enable_thinking: false"
+    )
 
     @field_validator("user")
     @classmethod
@@ -60,6 +65,7 @@ class PlainPrompt(Strict):
 
     kind: Literal["plain"]
     template: str
+    answer_prefix: str = Field(default="", description='between prompt and answer, such as " "')
 
     @field_validator("template")
     @classmethod
@@ -122,7 +128,8 @@ class Gates(Strict):
         default=None, description="nats a token, of the reference's next token from the rung's"
     )
     min_agreement: Share = Field(
-        default=0.98, description="share of next tokens on which the compiled rung's first choice is the quantized one's"
+        default=0.98,
+        description="share of next tokens on which the compiled rung's first choice is the quantized rung's",
     )
 
 
@@ -138,7 +145,9 @@ class Recipe(Strict):
     task: Annotated[Classify | Extract | Generate, Field(discriminator="kind")]
     data: Data
     quantization: Quantization = Quantization()
-    context: Annotated[int, Field(gt=0)] = 512
+    context: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="tokens of prompt and answer together; by default 512 or the model's own, if less"
+    )
     targets: dict[TargetName, TargetOverrides] = Field(default_factory=dict)
     gates: Gates = Gates()
 

@@ -1,0 +1,1 @@
+"""What a mobile team takes: manifest, prompt contract, golden file, integrity."""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slmc.architecture import read_architecture
+from slmc.errors import CheckpointError, InputError, RecipeError
+from slmc.plan import Options, Plan, foretell, resolve
+from slmc.recipe import load_recipe
+from slmc.target import load_target
+
+
+def plan(folder: Path, target: str = "host", options: Options | None = None) -> Plan:
+    return resolve(load_recipe(folder), load_target(target), options)
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    path = folder / "recipe.yaml"
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_choices_tell_where_they_come_from(recipe_folder: Path) -> None:
+    found = plan(recipe_folder)
+    assert (found.backend.value, found.backend.origin) == ("tvm", "target")
+    assert (found.scheme.value, found.scheme.origin) == ("int4-g32", "default")
+    assert (found.context.value, found.context.origin) == (64, "recipe")
+    edit(recipe_folder, "context: 64", "targets: {ios: {backend: executorch, scheme: int4-g64}}")
+    found = plan(recipe_folder, "ios")
+    assert (found.backend.value, found.backend.origin) == ("executorch", "recipe")
+    assert (found.scheme.value, found.scheme.origin) == ("int4-g64", "recipe")
+    assert plan(recipe_folder, "ios", Options(backend="mlc")).backend.origin == "option"
+
+
+def test_a_backend_that_the_target_lacks(recipe_folder: Path) -> None:
+    with pytest.raises(InputError, match="no backend 'coreml'"):
+        plan(recipe_folder, "android", Options(backend="coreml"))
+
+
+def test_a_context_longer_than_the_models(recipe_folder: Path) -> None:
+    edit(recipe_folder, "context: 64", "context: 129")
+    with pytest.raises(RecipeError, match="longer than the model's own 128"):
+        plan(recipe_folder)
+
+
+def test_foretold_bytes_are_those_of_the_layout(recipe_folder: Path) -> None:
+    architecture = read_architecture(recipe_folder / "base")
+    linear = 300 * 64 + 2 * (128 * 64 + 2 * 64 * 64 + 64 * 128 + 3 * 64 * 128)
+    norms = 64 + 2 * (64 + 64 + 32 + 32)
+    found = foretell(architecture, "int4-g32", (), 64)
+    assert found.weights == linear // 2 + 2 * (linear // 32) + 4 * norms
+    assert found.kv_cache == 2 * 2 * 2 * 32 * 64 * 2
+    kept = foretell(architecture, "int4-g32", ("model.embed_tokens.weight",), 64)
+    assert kept.weights - found.weights == 2 * 300 * 64 - (300 * 64 // 2 + 2 * (300 * 64 // 32))
+
+
+def test_stage_keys_change_with_what_goes_in_and_with_nothing_else(recipe_folder: Path) -> None:
+    before = plan(recipe_folder)
+    edit(recipe_folder, "version: 1.0.0", "version: 1.0.1")
+    other_version = plan(recipe_folder)
+    assert other_version.compile.key == before.compile.key
+    assert other_version.bundle.key != before.bundle.key
+    edit(recipe_folder, "context: 64", "context: 65")
+    other_context = plan(recipe_folder)
+    assert other_context.quantize.key == before.quantize.key
+    assert other_context.compile.key != before.compile.key
+    (recipe_folder / "base" / "model.safetensors").write_bytes(b"weights")
+    assert plan(recipe_folder).merge.key != before.merge.key
+
+
+def test_too_little_memory_shows(recipe_folder: Path) -> None:
+    config = json.loads((recipe_folder / "base" / "config.json").read_text())
+    config |= {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256}
+    (recipe_folder / "base" / "config.json").write_text(json.dumps(config))
+    fits = {fit.device.ram_mib: fit.fits for fit in plan(recipe_folder, "android").fits()}
+    assert fits[4096] is False
+    assert fits[12288] is True
+
+
+def test_an_unknown_architecture(recipe_folder: Path) -> None:
+    path = recipe_folder / "base" / "config.json"
+    path.write_text(path.read_text().replace("qwen3", "qwen33"))
+    with pytest.raises(CheckpointError, match="unknown architecture 'qwen33'") as caught:
+        plan(recipe_folder)
+    assert caught.value.todo == "did you mean 'qwen3'?"
+
+
+def test_planning_imports_nothing_heavy(recipe_folder: Path) -> None:
+    code = (
+        "import sys; from slmc.cli.main import cli; "
+        f"cli.main(['plan', {str(recipe_folder)!r}, '--json'], standalone_mode=False); "
+        "heavy = {'torch', 'transformers', 'tvm', 'peft'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["name"] == "small-1.0.0-host-tvm"

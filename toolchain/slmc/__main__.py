@@ -1,0 +1,5 @@
+"""`python -m slmc`."""
+
+from slmc.cli.main import main
+
+main()

@@ -1,0 +1,100 @@
+"""`slmc plan`: everything a build would do, before it does any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from slmc.cli.common import (
+    as_json,
+    backend_option,
+    megabytes,
+    open_store,
+    print_json,
+    recipe_argument,
+    store_option,
+    target_option,
+)
+from slmc.console import out, table
+from slmc.plan import Choice, Options, Plan, resolve
+from slmc.recipe import BackendName, Scheme, load_recipe
+from slmc.store import Store
+from slmc.target import load_target
+
+
+@click.command("plan")
+@recipe_argument
+@target_option
+@backend_option
+@store_option
+@as_json
+def command(
+    recipe: Path, target_name: str, backend: BackendName | None, store_folder: Path | None, as_json: bool
+) -> None:
+    """Show what building RECIPE would do: choices, sizes, memory by device class, stages in the store."""
+    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend))
+    store = open_store(store_folder)
+    if as_json:
+        print_json(describe(plan, store))
+    else:
+        show(plan, store)
+
+
+def describe(plan: Plan, store: Store) -> dict[str, object]:
+    """The plan as JSON; bytes and shares."""
+    forecast = plan.forecast
+    return {
+        "name": plan.name,
+        "target": plan.target.name,
+        "choices": {name: {"value": choice.value, "origin": choice.origin} for name, choice in _choices(plan).items()},
+        "forecast": {
+            "weights": forecast.weights,
+            "kv_cache": forecast.kv_cache,
+            "activations": forecast.activations,
+            "memory": forecast.memory,
+        },
+        "device_classes": [
+            {"name": fit.device.name, "process_mib": fit.device.process_mib, "share": fit.share, "fits": fit.fits}
+            for fit in plan.fits()
+        ],
+        "stages": [{"name": s.name, "key": s.key, "stored": store.has(s)} for s in plan.stages],
+    }
+
+
+def show(plan: Plan, store: Store) -> None:
+    out.print(f"[bold]{plan.name}[/]  {plan.architecture.family}, {plan.target.title}")
+    out.print(_choice_table(plan))
+    forecast = plan.forecast
+    out.print(
+        f"foretold: weights {megabytes(forecast.weights)}, KV cache {megabytes(forecast.kv_cache)}, "
+        f"activations {megabytes(forecast.activations)}"
+    )
+    out.print(_memory(plan))
+    for stage in plan.stages:
+        state = "[green]in the store[/]" if store.has(stage) else "to do"
+        out.print(f"  {stage.name:<9} {stage.key[:12]}  {state}")
+
+
+def _choices(plan: Plan) -> Mapping[str, Choice[BackendName] | Choice[Scheme] | Choice[int]]:
+    return {"backend": plan.backend, "scheme": plan.scheme, "context": plan.context}
+
+
+def _choice_table(plan: Plan) -> Table:
+    rows = table("choice", "value", "from")
+    for name, choice in _choices(plan).items():
+        origin = f"[dim]{choice.origin}[/]" if choice.origin == "default" else choice.origin
+        rows.add_row(name, str(choice.value), origin)
+    if plan.variant is not None:
+        rows.add_row("machine", f"{plan.variant.triple}, {plan.variant.cpu}, {plan.variant.kernels}", "target")
+    return rows
+
+
+def _memory(plan: Plan) -> Table:
+    rows = table("device class", "a process may use", "foretold", "")
+    for fit in plan.fits():
+        verdict = "[green]fits[/]" if fit.fits else "[red]does not fit[/]"
+        rows.add_row(fit.device.name, f"{fit.device.process_mib:,} MiB", f"{fit.share:.1%}", verdict)
+    return rows

@@ -1,0 +1,115 @@
+"""Where a bundle ships: the facts of `targets/<name>/target.toml`, strictly read into frozen types."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import psutil
+from pydantic import Field
+
+from slmc import digest
+from slmc.errors import CompileError, InputError, RecipeError, did_you_mean
+from slmc.recipe import BackendName, TargetName
+from slmc.strict import Strict, parse
+
+MIB = 1024 * 1024
+Mebibytes = Annotated[int, Field(gt=0)]
+
+
+class DeviceClass(Strict):
+    """A kind of device, and the memory that one process may use on it."""
+
+    name: str
+    ram_mib: Mebibytes
+    process_mib: Mebibytes
+    source: str = Field(description="where the figure comes from, and whether it was measured")
+
+
+class Layout(Strict):
+    """Folders inside the bundle."""
+
+    artifact: str = "model"
+    tokenizer: str = "tokenizer"
+
+
+class TvmVariant(Strict):
+    """How TVM compiles for one kind of machine; the first that fits the machine is taken."""
+
+    system: Literal["linux", "darwin", "windows"]
+    machine: str = Field(description="as `platform.machine()` says, in lower case")
+    features: tuple[str, ...] = Field(default=(), description="CPU features that must be there")
+    triple: str
+    cpu: str = Field(description="LLVM's name of the CPU level")
+    kernels: Literal["avx2", "portable"]
+
+
+class Target(Strict):
+    name: TargetName
+    title: str
+    minimum_os: str
+    backends: Annotated[tuple[BackendName, ...], Field(min_length=1)] = Field(description="in order of preference")
+    device_classes: tuple[DeviceClass, ...] = Field(
+        default=(), description="empty for the host, whose memory is measured"
+    )
+    layout: Layout = Layout()
+    tvm: tuple[TvmVariant, ...] = ()
+
+    def digest(self) -> str:
+        return digest.of_value(self.model_dump(mode="json"))
+
+    def memory_classes(self) -> tuple[DeviceClass, ...]:
+        """The classes to plan for; for the host, this machine."""
+        if self.device_classes:
+            return self.device_classes
+        ram = psutil.virtual_memory().total // MIB
+        return (DeviceClass(name="this machine", ram_mib=ram, process_mib=ram, source="measured now"),)
+
+
+def targets_folder() -> Path:
+    """The facts inside an installed package, else the repository's own."""
+    installed = Path(__file__).parent / "_targets"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "targets"
+
+
+def target_names() -> list[str]:
+    return sorted(path.parent.name for path in targets_folder().glob("*/target.toml"))
+
+
+def load_target(name: str) -> Target:
+    path = targets_folder() / name / "target.toml"
+    if name not in target_names():
+        raise InputError(f"no target {name!r}", todo=did_you_mean(name, target_names()))
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"target.toml can't be read: {error}", where=path) from None
+    return parse(Target, raw, path, RecipeError)
+
+
+def host_variant(target: Target) -> TvmVariant:
+    """The first TVM variant that fits this machine. Raises CompileError where none does."""
+    system, machine, features = platform.system().lower(), platform.machine().lower(), cpu_features()
+    for variant in target.tvm:
+        fits = (variant.system, variant.machine) == (system, machine)
+        if fits and features.issuperset(variant.features):
+            return variant
+    known = sorted({f"{variant.system} {variant.machine}" for variant in target.tvm})
+    raise CompileError(
+        f"no way to compile for {system} {machine}",
+        where=targets_folder() / target.name / "target.toml",
+        expected=f"one of {', '.join(known)}" if known else "a [[tvm]] section",
+    )
+
+
+def cpu_features() -> frozenset[str]:
+    """Feature names of this CPU as Linux lists them; empty elsewhere, where the portable kernels serve."""
+    try:
+        lines: Iterable[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(iter(flags), "").split())
