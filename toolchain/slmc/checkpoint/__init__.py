@@ -1,0 +1,1 @@
+"""Hugging Face folders: read lazily, write as a stream, merge LoRA adapters."""

@@ -1,0 +1,1 @@
+"""Weights to 4 bits: schemes, rounding, the packed layout, and the checkpoint that holds them."""

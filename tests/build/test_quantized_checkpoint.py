@@ -1,0 +1,106 @@
+"""A quantized folder as transformers and compressed-tensors load it, against its weights in a plain model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slmc.artifacts import MergedCheckpoint
+from slmc.checkpoint.reader import TensorReader, open_checkpoint
+from slmc.quant.packing import pack, unpack
+from slmc.quant.quantizer import quantize
+from slmc.quant.reader import QuantizedReader
+from slmc.quant.schemes import SCHEMES
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+packed_helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.filterwarnings("ignore"),  # of deprecated calls in the libraries
+]
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
+VOCABULARY = 96
+CONFIGS = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
+
+
+def make_base(folder: Path, family: str, *, tied: bool) -> transformers.PreTrainedModel:
+    torch.manual_seed(7)
+    more = {"head_dim": 32} if family == "qwen3" else {}
+    config = CONFIGS[family](
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        **more,
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    return model
+
+
+def quantized(base: Path, out: Path, scheme: str, keep: tuple[str, ...]) -> Path:
+    checkpoint = open_checkpoint(base)
+    out.mkdir()
+    merged = MergedCheckpoint(checkpoint.folder, checkpoint.architecture, checkpoint.digest)
+    quantize(merged, SCHEMES[scheme], keep, out, lambda weights: None)
+    return out
+
+
+def logits(model: torch.nn.Module) -> np.ndarray:
+    with torch.inference_mode():
+        return model(torch.arange(VOCABULARY)[None]).logits.float().numpy()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("scheme", "keep"),
+    [
+        ("int4-g32", ()),
+        ("int4-g64", ()),
+        ("int4-g32", ("model.embed_tokens.weight",)),
+        ("int4-g32", ("*.mlp.down_proj.weight", "model.layers.1.*")),
+    ],
+)
+def test_transformers_loads_it_exactly(
+    tmp_path: Path, family: str, tied: bool, scheme: str, keep: tuple[str, ...]
+) -> None:
+    model = make_base(tmp_path / "base", family, tied=tied).float()
+    out = quantized(tmp_path / "base", tmp_path / "out", scheme, keep)
+    before = logits(model)
+    with QuantizedReader(out) as reader:
+        for spec in reader.architecture.tensors():
+            weights = torch.from_numpy(reader.dequantized(spec.name))
+            model.get_parameter(spec.name).data.copy_(weights)
+    wanted = logits(model)
+    assert np.abs(wanted - before).max() > 1e-3
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+    assert (loaded.lm_head.weight is loaded.model.embed_tokens.weight) is tied
+    assert np.array_equal(logits(loaded), wanted)
+
+
+def test_packing_is_compressed_tensors_own() -> None:
+    codes = np.random.default_rng(0).integers(-8, 8, (17, 96), dtype=np.int8)
+    wanted = packed_helpers.pack_to_int32(torch.from_numpy(codes), 4).numpy()
+    assert np.array_equal(pack(codes), wanted)
+    assert np.array_equal(unpack(wanted), codes)
+
+
+def test_the_reader_reads_as_safetensors_does(tmp_path: Path) -> None:
+    make_base(tmp_path / "base", "qwen3", tied=False)
+    wanted = safetensors_torch.load_file(tmp_path / "base" / "model.safetensors")
+    with TensorReader(tmp_path / "base") as reader:
+        assert set(reader.names) == set(wanted)
+        for name, values in wanted.items():
+            assert np.array_equal(reader.array(name), values.float().numpy())

@@ -1,0 +1,50 @@
+"""`quantization.json`: what became of every tensor, and how far it is from what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from slmc.architecture import Role
+from slmc.checkpoint.folders import read_json_object
+from slmc.errors import CheckpointError
+from slmc.recipe import Scheme
+from slmc.strict import Strict, parse
+
+TABLE_FILE = "quantization.json"
+
+
+class TensorRow(Strict):
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    scheme: Scheme | None
+    """None for a tensor that is kept as it was."""
+    kept: str | None
+    """Why it is kept; None for a quantized one."""
+    bits_per_weight: float
+    relative_error: float | None
+    """Squared error over squared weights, to four digits; None for a kept tensor."""
+
+
+class QuantizationTable(Strict):
+    """One row a tensor, in the architecture's order."""
+
+    slmc_quantization: Literal[1] = 1
+    scheme: Scheme
+    group_size: Annotated[int, Field(gt=0)]
+    tied: bool
+    """The head is the embedding's own weight, quantized once."""
+    tensors: tuple[TensorRow, ...]
+
+
+def write_table(folder: Path, table: QuantizationTable) -> None:
+    (folder / TABLE_FILE).write_text(table.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_table(folder: Path) -> QuantizationTable:
+    """Raises CheckpointError naming the file and the key."""
+    path = folder / TABLE_FILE
+    return parse(QuantizationTable, read_json_object(path, CheckpointError), path, CheckpointError)
