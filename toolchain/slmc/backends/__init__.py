@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from slmc.artifacts import QuantizedCheckpoint
+from slmc.console import Advance
 from slmc.errors import CompileError
+from slmc.plan import Plan
 from slmc.recipe import BackendName, TargetName
+
+Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
+"""Writes the artifact into an empty folder; `advance` counts weights."""
 
 READY: dict[TargetName, tuple[BackendName, ...]] = {"host": ("tvm",)}
 """What this version can build. The targets declare more; those come with later versions."""
@@ -19,3 +28,21 @@ def check_ready(target: TargetName, backend: BackendName) -> None:
             expected=able,
             todo=f"add --backend {ready[0]}" if ready else f"build for one of: {able}; or upgrade slmc",
         )
+
+
+def compiler(plan: Plan) -> Compiler:
+    """The plan's backend, its tools checked. Raises CompileError or MissingToolError."""
+    check_ready(plan.target.name, plan.backend.value)
+    makers: dict[BackendName, Callable[[Plan], Compiler]] = {"tvm": _tvm}
+    return makers[plan.backend.value](plan)
+
+
+def _tvm(plan: Plan) -> Compiler:
+    from slmc.backends.tvm.compile import check_tools, compile_model
+
+    variant = plan.variant
+    if variant is None:
+        raise CompileError(f"target {plan.target.name} names no way to compile with TVM")
+    check_tools()
+    context = plan.context.value
+    return lambda model, out, advance: compile_model(model, out, advance, variant=variant, context=context)

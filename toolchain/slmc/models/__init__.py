@@ -1,0 +1,1 @@
+"""The decoder families we compile, in the forms that backends need."""

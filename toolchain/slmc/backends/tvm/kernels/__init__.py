@@ -1,0 +1,1 @@
+"""The decoder's operators as TIR, one file an operator."""

@@ -1,0 +1,116 @@
+"""The few words the kernels are written in: vectors of eight floats, loops, scratch, unknown lengths.
+
+Kernels are plain Python that builds TIR: a Python loop unrolls, `loop` makes a loop of the kernel.
+They are complete schedules, which TVM only lowers. TVM has no types for mypy: an expression or a
+variable of TIR is `Expr` here, a buffer `Buffer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+Expr: TypeAlias = ir.Expr
+Buffer: TypeAlias = tirx.Buffer
+PrimFunc: TypeAlias = tirx.PrimFunc
+
+LANES = 8
+"""Floats in a vector: AVX2's width; a narrower CPU takes two instructions for it."""
+
+_ROUNDING = 12582912.0
+"""1.5 * 2^23: added to a float32 of magnitude up to 2^22 it leaves the nearest integer in the low bits."""
+_ROUNDING_BITS = 0x4B400000
+
+
+def kernel(name: str, body: Callable[[], None]) -> PrimFunc:
+    """A function named `name`; `body` declares its arguments in order, then its statements."""
+    with IRBuilder() as builder:
+        with T.prim_func():
+            T.func_name(name)
+            T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+            body()
+    return builder.get()
+
+
+def argument(name: str, shape: Sequence[int | Expr], dtype: str) -> Buffer:
+    """A tensor argument; a variable in its shape takes its value from the first tensor that has it."""
+    return T.match_buffer(T.arg(name, T.handle()), shape, dtype)
+
+
+def length() -> Expr:
+    """A dimension known only when the kernel runs."""
+    return T.var("int64", "n")
+
+
+@contextmanager
+def loop(stop: int | Expr, parallel: bool = False) -> Iterator[Expr]:
+    """Rounds 0, 1, ... stop - 1; those of a parallel loop are shared between the runtime's threads."""
+    frame = T.parallel if parallel else T.serial
+    with frame(T.int64(0), T.int64(stop) if isinstance(stop, int) else stop) as index:
+        yield index
+
+
+def scratch(size: int, dtype: str = "float32") -> Buffer:
+    """Memory of the loop's round that it is declared in: on the stack where it is small."""
+    return T.alloc_buffer((size,), dtype)
+
+
+def let(value: Expr) -> Expr:
+    """Compute a value once, here."""
+    return T.Bind(value)
+
+
+def lanes(start: int | Expr, count: int = LANES) -> Expr:
+    """The index of a vector: `count` elements from `start`."""
+    return T.Ramp(start, 1, count)
+
+
+def store(buffer: Buffer, value: Expr, *index: int | Expr) -> None:
+    T.buffer_store(buffer, value, list(index))
+
+
+def splat(value: float | Expr, count: int = LANES) -> Expr:
+    """A vector with the same value in each lane; a Python number is a float32."""
+    return T.Broadcast(T.float32(value) if isinstance(value, int | float) else value, count)
+
+
+def prefetch(buffer: Buffer, *index: int | Expr) -> None:
+    """Ask for a line of memory that will be read soon. An address past the end is harmless."""
+    read, most_local, data = T.int32(0), T.int32(3), T.int32(1)
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), read, most_local, data))
+
+
+def reduce_lanes(vector: Buffer, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+    """The eight lanes at a buffer's start combined into one value, pairwise."""
+    values = [vector[lane] for lane in range(LANES)]
+    while len(values) > 1:
+        values = [combine(left, right) for left, right in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+def round_to_int(values: Expr) -> Expr:
+    """The nearest integers, int32x8, of floats of magnitude up to 2^22: no library call on any CPU."""
+    return T.reinterpret("int32x8", values + splat(_ROUNDING)) - splat(T.int32(_ROUNDING_BITS))
+
+
+def exp(values: Expr) -> Expr:
+    """e to the power of each lane, to 2e-7 of its value; beyond ±87 it stays at the value there."""
+    scaled = let(T.max(T.min(values * splat(1.4426950408889634), splat(126)), splat(-126)))
+    whole = let(round_to_int(scaled))
+    rest = let(scaled - T.Cast("float32x8", whole))
+    power = T.reinterpret("float32x8", T.shift_left(whole + splat(T.int32(127)), splat(T.int32(23))))
+    # 2^rest for rest in [-0.5, 0.5] by its series, whose terms are ln(2)^k / k!
+    series = splat(1.5403530e-4)
+    for coefficient in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0):
+        series = series * rest + splat(coefficient)
+    return power * series
+
+
+def widen_bfloat16(bits: Expr) -> Expr:
+    """Eight bfloat16, as uint16x8, to float32x8."""
+    return T.reinterpret("float32x8", T.shift_left(T.Cast("int32x8", bits), splat(T.int32(16))))
