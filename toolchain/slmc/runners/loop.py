@@ -1,0 +1,119 @@
+"""Answering a workload with an engine, one item at a time, as a phone does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from slmc.prompt import Codec
+from slmc.runners.answers import Answering, Times
+from slmc.runners.choose import Branch, Logits, Verdict, search, tree
+from slmc.runners.contract import (
+    ChooseItem,
+    GenerateItem,
+    Ids,
+    ScoredPosition,
+    ScoreItem,
+    Workload,
+)
+from slmc.runners.engine import Engine
+from slmc.runners.files import ResultWriter
+from slmc.runners.items import read_prompts
+from slmc.runners.logprobs import log_softmax, position
+
+
+def answer_all(engine: Engine, workload: Workload, codec: Codec | None, writer: ResultWriter) -> None:
+    """Raises InputError for an item that the engine can't hold, before any is answered."""
+    prompts = read_prompts(workload, codec, engine)
+    trees = {name: tree(choices) for name, choices in workload.header.choices.items()}
+    answering = Answering(workload, codec)
+    for item in workload.items:
+        prompt, model = prompts[item.id], _Timed(engine)
+        if isinstance(item, ChooseItem):
+            verdict = _choose(model, prompt, trees[item.choices])
+            writer.answer(answering.chosen(item, prompt, verdict, model.times))
+        elif isinstance(item, ScoreItem):
+            writer.answer(answering.scored(item, prompt, _score(model, prompt, item), model.times))
+        else:
+            ids, logprobs = _generate(model, prompt, item, workload.header.end_id)
+            writer.answer(answering.generated(item, prompt, ids, logprobs, model.times))
+
+
+class _Timed:
+    """An engine from its start on one item: the first call is the prefill, the others decode."""
+
+    def __init__(self, engine: Engine) -> None:
+        engine.rewind(0)
+        self._engine = engine
+        self.times = Times(prefill_ms=0.0, decode_ms=0.0, prefill_tokens=0, decode_tokens=0, decode_steps=0)
+
+    def extend(self, ids: Sequence[int]) -> Logits:
+        start = time.perf_counter()
+        logits = self._engine.extend(ids)
+        spent = (time.perf_counter() - start) * 1000
+        times = self.times
+        if times["prefill_tokens"] == 0:
+            times["prefill_ms"], times["prefill_tokens"] = spent, len(ids)
+        else:
+            times["decode_ms"] += spent
+            times["decode_tokens"] += len(ids)
+            times["decode_steps"] += 1
+        return logits
+
+    def rewind(self, position: int) -> None:
+        self._engine.rewind(position)
+
+
+def _choose(model: _Timed, prompt: Ids, root: Branch) -> Verdict:
+    """Search with one engine: step back to where the wanted path leaves the last one, and on from there."""
+    steps = search(root)
+    held: Ids | None = None
+    try:
+        wanted = next(steps)
+        while True:
+            if held is None:
+                logits = model.extend((*prompt, *wanted))
+            else:
+                shared = _shared(held, wanted)
+                model.rewind(len(prompt) + shared)
+                logits = model.extend(wanted[shared:])
+            held, wanted = wanted, steps.send(logits)
+    except StopIteration as done:
+        verdict: Verdict = done.value
+        return verdict
+
+
+def _shared(first: Ids, second: Ids) -> int:
+    """Length of the common start; less than all of `second`, as a search asks for no path that it has passed."""
+    count = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _generate(model: _Timed, prompt: Ids, item: GenerateItem, end_id: int) -> tuple[list[int], list[float]]:
+    ids: list[int] = []
+    logprobs: list[float] = []
+    logits = model.extend(prompt)
+    while True:
+        token = int(logits.argmax())
+        logprobs.append(float(log_softmax(logits)[token]))
+        if token == end_id and not item.ignore_end:
+            return ids, logprobs
+        ids.append(token)
+        if len(ids) == item.max_tokens:
+            return ids, logprobs
+        logits = model.extend([token])
+
+
+def _score(model: _Timed, prompt: Ids, item: ScoreItem) -> list[ScoredPosition]:
+    positions = []
+    logits = model.extend(prompt)
+    for index, token in enumerate(item.score_ids):
+        watch = None if item.watch is None else item.watch[index]
+        positions.append(position(log_softmax(logits), token, watch))
+        if index + 1 < len(item.score_ids):
+            logits = model.extend([token])
+    return positions

@@ -1,0 +1,45 @@
+"""What the programs that fulfil the runner contract in Python have in common: options in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from slmc import digest
+from slmc.errors import SlmcError
+from slmc.prompt import Codec
+
+
+def options(description: str, threads: int) -> argparse.ArgumentParser:
+    """A parser with the contract's own options and the number of threads, given its default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--workload", type=Path, required=True)
+    parser.add_argument("--result", type=Path, required=True)
+    parser.add_argument("--codec", type=Path, help="folder with tokenizer.json and prompt.json, to read prompts by")
+    parser.add_argument("--threads", type=_threads, default=threads, help="[default: %(default)s]")
+    return parser
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a positive number of threads")
+    return int(text)
+
+
+def open_codec(folder: Path | None) -> Codec | None:
+    return None if folder is None else Codec.open(folder)
+
+
+def artifact_digest(folder: Path) -> str:
+    return digest.of_value(digest.of_folder(folder))
+
+
+def end(main: Callable[[], None]) -> None:
+    """Run a program; a named failure goes to standard error and becomes its exit code."""
+    try:
+        main()
+    except SlmcError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)

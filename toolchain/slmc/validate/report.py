@@ -1,0 +1,140 @@
+"""`report.json`: what a validation found, for people, for the nightly job, and for the page made from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from slmc.errors import InputError
+from slmc.runners.contract import Environment, Failure
+from slmc.strict import Strict, parse
+from slmc.validate.divergence import Divergence
+from slmc.validate.metrics import FieldScore, LabelScore
+from slmc.validate.speed import TaskSpeed
+from slmc.validate.statistics import Interval, Paired, Proportion, Verdict
+
+RungName = Literal["reference", "quantized", "compiled", "device"]
+Gate = Literal["runner", "prompt", "min_accuracy", "max_accuracy_drop", "max_mean_kl", "min_agreement"]
+"""What is checked: that the runner answered, that it read the same prompts, then the recipe's gates by their keys."""
+
+
+class Comparison(Strict):
+    """A rung beside another, by item and by position."""
+
+    against: RungName
+    paired: Paired
+    divergence: Divergence | None
+    """Of the other's next tokens from this rung's; None where it was not watched."""
+    agreement: Proportion | None
+    """Of the likeliest next token."""
+
+
+class PromptMismatch(Strict):
+    """An item whose prompt the rung read as other tokens than the workload has."""
+
+    id: str
+    prompt: str
+    wanted: tuple[int, ...]
+    read: tuple[int, ...]
+
+
+class Answers(Strict):
+    """What a rung that ran answered."""
+
+    environment: Environment
+    accuracy: Proportion
+    labels: tuple[LabelScore, ...]
+    """Of a classify task."""
+    fields: tuple[FieldScore, ...]
+    """Of an extract task."""
+    micro_f1: float | None
+    prompt_mismatches: int
+    first_mismatch: PromptMismatch | None
+    speed: TaskSpeed
+    against_reference: Comparison | None
+    against_previous: Comparison | None
+
+
+class RungReport(Strict):
+    """One rung of the ladder: it ran, or it failed, or it was not run."""
+
+    name: RungName
+    answers: Answers | None
+    failure: Failure | None
+
+    @property
+    def status(self) -> Literal["ran", "failed", "not run"]:
+        if self.answers is not None:
+            return "ran"
+        return "not run" if self.failure is None else "failed"
+
+
+class Check(Strict):
+    """One promise held against one rung."""
+
+    gate: Gate
+    rung: RungName
+    against: RungName | None
+    limit: float | None
+    measured: float | None
+    interval: Interval | None
+    verdict: Verdict
+    evidence: str
+
+
+class Blame(Strict):
+    """The first rung that breaks a promise, and which."""
+
+    rung: RungName
+    gate: Gate
+    evidence: str
+
+
+class Flip(Strict):
+    """An item whose answer is not the same on every rung."""
+
+    id: str
+    rung: RungName
+    """The first rung whose answer differs from the one before it."""
+    kind: Literal["lost", "won", "other"]
+    """What that change did: a right answer lost, one won, or wrong as before."""
+    prompt: str
+    expected: str
+    answers: dict[str, str]
+    """By rung."""
+
+
+class Report(Strict):
+    slmc_report: Literal[1] = 1
+    recipe: str
+    recipe_version: str
+    recipe_digest: str
+    task: Literal["classify", "extract", "generate"]
+    workload: str
+    """Its digest."""
+    items: int
+    scored: int
+    """Items with next-token probabilities."""
+    verdict: Verdict
+    blame: Blame | None
+    checks: tuple[Check, ...]
+    rungs: tuple[RungReport, ...]
+    not_run: tuple[RungName, ...]
+    flips: tuple[Flip, ...]
+
+    def rung(self, name: RungName) -> RungReport:
+        return next(rung for rung in self.rungs if rung.name == name)
+
+
+def write_report(report: Report, path: Path) -> None:
+    path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_report(path: Path) -> Report:
+    """Raises InputError for a file that is not a report of this version."""
+    try:
+        raw: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"the report can't be read: {error}", where=path) from None
+    return parse(Report, raw, path, InputError)

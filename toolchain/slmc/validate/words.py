@@ -1,0 +1,71 @@
+"""Numbers and verdicts as people read them, the same on the screen and on the page."""
+
+from __future__ import annotations
+
+from slmc.validate.report import Check, Report
+from slmc.validate.statistics import Interval, Verdict
+
+VERDICTS: dict[Verdict, str] = {"pass": "pass", "fail": "fail", "unclear": "can't tell"}
+GATES = {
+    "runner": "the runner answers",
+    "prompt": "prompts read alike",
+    "min_accuracy": "accuracy of the reference",
+    "max_accuracy_drop": "accuracy drop",
+    "max_mean_kl": "mean divergence",
+    "min_agreement": "same first choice",
+}
+NOTHING = "–"
+_BOUNDS = {"min_accuracy": "≥", "min_agreement": "≥", "max_accuracy_drop": "≤", "max_mean_kl": "≤"}
+
+
+def percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{share:.2%}"
+
+
+def spread(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.low:.2%} to {interval.high:.2%}"
+
+
+def nats(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2g}"
+
+
+def quantity(value: float | None) -> str:
+    """Three significant digits, without an exponent."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def size(count: int | None) -> str:
+    return NOTHING if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def limit(check: Check) -> str:
+    """The promise, such as "≤ 1.50%"."""
+    if check.limit is None:
+        return NOTHING
+    value = f"{check.limit:g} nats" if check.gate == "max_mean_kl" else percent(check.limit)
+    return f"{_BOUNDS[check.gate]} {value}"
+
+
+def summary(report: Report) -> str:
+    """One sentence: what was found, and what to look at first."""
+    if report.blame is not None:
+        gate = GATES[report.blame.gate]
+        return f"The {report.blame.rung} rung breaks the promise first ({gate}): {report.blame.evidence}."
+    unclear = [check for check in report.checks if check.verdict == "unclear"]
+    if unclear:
+        first = unclear[0]
+        return f"The sample can't tell whether {GATES[first.gate]} holds on the {first.rung} rung: {first.evidence}."
+    if not report.checks:
+        return "Nothing was checked."
+    return f"Every rung that was run keeps the recipe's promise, on {report.items} items."
+
+
+def missing(report: Report) -> str | None:
+    """What was not run, which no verdict speaks for."""
+    if "device" in report.not_run or all(rung.name != "device" for rung in report.rungs):
+        others = [name for name in report.not_run if name != "device"]
+        return "not run on a device" + (f"; not run: {', '.join(others)}" if others else "")
+    return f"not run: {', '.join(report.not_run)}" if report.not_run else None
