@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -35,3 +37,36 @@ def progress(label: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+class Finished(Protocol):
+    """What a step reports: whether its result was there already."""
+
+    @property
+    def reused(self) -> bool: ...
+
+
+Result = TypeVar("Result", bound=Finished)
+
+
+class Tell(Protocol):
+    """Passes a step's result through and tells that it is there."""
+
+    def __call__(self, result: Result) -> Result: ...
+
+
+@contextmanager
+def step(name: str) -> Iterator[Tell]:
+    """One line on standard error for a step of a build: its name, how it went, and the seconds it took."""
+    begun = time.monotonic()
+
+    def tell(result: Result) -> Result:
+        how = "in the store" if result.reused else f"{time.monotonic() - begun:.1f} s"
+        err.print(f"  [green]✓[/] {name:<10} [dim]{how}[/]")
+        return result
+
+    try:
+        yield tell
+    except BaseException:
+        err.print(f"  [red]✗[/] {name:<10} [dim]after {time.monotonic() - begun:.1f} s[/]")
+        raise

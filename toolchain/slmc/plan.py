@@ -75,6 +75,7 @@ class Plan:
     scheme: Choice[Scheme]
     context: Choice[int]
     variant: TvmVariant | None
+    validate: bool
     architecture: Architecture
     forecast: Forecast
     merge: Stage
@@ -104,6 +105,8 @@ class Options:
     """What the caller asked for on the command line."""
 
     backend: BackendName | None = None
+    validate: bool = True
+    """Run the reference and the ladder; without them the golden file has the data's answers alone."""
 
 
 def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None) -> Plan:
@@ -129,12 +132,13 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         scheme=scheme,
         context=context,
         variant=variant,
+        validate=options.validate,
         architecture=architecture,
         forecast=foretell(architecture, scheme.value, recipe.recipe.quantization.keep, context.value),
         merge=merge,
         quantize=quantize,
         compile=compile_,
-        bundle=_bundle_stage(recipe, target, compile_),
+        bundle=_bundle_stage(recipe, compile_, options),
     )
 
 
@@ -224,8 +228,14 @@ def _compile_stage(
     return Stage("compile", inputs)
 
 
-def _bundle_stage(recipe: LoadedRecipe, target: Target, compile_: Stage) -> Stage:
-    inputs = {"compile": compile_.key, "recipe": recipe.digest(), "data": data_digests(recipe)}
+def _bundle_stage(recipe: LoadedRecipe, compile_: Stage, options: Options) -> Stage:
+    inputs = {
+        "compile": compile_.key,
+        "recipe": recipe.digest(),
+        "data": data_digests(recipe),
+        # Its golden file holds the reference's answers.
+        "reference": tool_versions(TOOLS["reference"]) if options.validate else None,
+    }
     return Stage("bundle", inputs)
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from slmc import digest
 from slmc.errors import BundleError
+from slmc.quant.table import TensorRow
 from slmc.recipe import BackendName, Recipe, TargetName
 from slmc.strict import Strict, parse
 
@@ -22,23 +23,11 @@ class FileEntry(Strict):
     sha256: str
 
 
-class TensorEntry(Strict):
-    """One row of the quantization table."""
-
-    name: str
-    role: str
-    shape: tuple[int, ...]
-    scheme: str
-    bits: float = Field(description="stored bits a weight, scales included")
-    error: float = Field(description="relative mean squared error against the merged weights")
-    note: str = ""
-
-
 class Quantized(Strict):
     scheme: str
     method: str
     bits: float = Field(description="mean over all parameters")
-    tensors: tuple[TensorEntry, ...]
+    tensors: tuple[TensorRow, ...]
 
 
 class MemoryFit(Strict):
@@ -82,7 +71,7 @@ class RunRecord(Strict):
 
 
 class Validation(Strict):
-    verdict: Literal["pass", "fail", "can't tell"]
+    verdict: Literal["pass", "fail", "unclear"]
     runs: tuple[RunRecord, ...]
 
 

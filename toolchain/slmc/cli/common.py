@@ -8,8 +8,13 @@ from typing import get_args
 
 import click
 
-from slmc.recipe import BackendName
+from slmc.bundle.manifest import Manifest
+from slmc.errors import GateFailed, GateUnclear, InputError
+from slmc.plan import Options, Plan, data_digests, resolve
+from slmc.recipe import BackendName, load_recipe
 from slmc.store import Store
+from slmc.target import load_target
+from slmc.validate.report import Report
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine.")
 target_option = click.option("--target", "target_name", default="host", show_default=True, help="Where it ships.")
@@ -24,6 +29,12 @@ backend_option = click.option(
 )
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path, exists=True, file_okay=False))
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+recipe_option = click.option(
+    "--recipe",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The recipe that the bundle was built from. [default: recipes/<name>]",
+)
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Ask only so many evaluation items.")
 
 
 def open_store(folder: Path | None) -> Store:
@@ -37,3 +48,38 @@ def print_json(value: object) -> None:
 def megabytes(size: int) -> str:
     """10^6 bytes, as app stores count."""
     return f"{size / 1e6:,.1f} MB"
+
+
+def find_plan(manifest: Manifest, folder: Path | None) -> Plan:
+    """The plan that made a bundle. Raises InputError where the recipe is not the one that did."""
+    folder = folder or Path("recipes") / manifest.name
+    if not folder.is_dir():
+        raise InputError(f"no recipe at {folder}", todo="name the bundle's recipe with --recipe")
+    plan = resolve(load_recipe(folder), load_target(manifest.target), Options(manifest.backend))
+    built_from = (manifest.origins.recipe, manifest.origins.data)
+    if (plan.recipe.digest(), data_digests(plan.recipe)) != built_from:
+        raise InputError(
+            "the recipe or its data is not what the bundle was built from",
+            where=folder,
+            todo="build the bundle again, or name its own recipe with --recipe",
+        )
+    return plan
+
+
+def end_by_verdict(report: Report) -> None:
+    """Raises GateFailed or GateUnclear, whose exit codes tell a script how it went."""
+    if report.verdict == "pass":
+        return
+    if report.verdict == "fail":
+        blame = report.blame
+        raise GateFailed(
+            f"the recipe's promise is broken at the rung {blame.rung!r}: {blame.gate}" if blame else "a gate failed",
+            expected=blame.evidence if blame else None,
+            todo="the report names the items that flipped",
+        )
+    unclear = [check for check in report.checks if check.verdict == "unclear"]
+    raise GateUnclear(
+        f"the sample can't tell whether {unclear[0].gate} holds at {unclear[0].rung!r}",
+        expected=unclear[0].evidence,
+        todo="evaluate more items, or widen the gate",
+    )

@@ -1,0 +1,141 @@
+"""The main job on the demo recipe: what a newcomer's one command does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slmc import digest
+from slmc.bundle.golden import read_golden
+from slmc.bundle.verify import verify
+from slmc.errors import BundleError
+from slmc.pipeline import build
+from slmc.store import SEAL, Store
+from slmc.validate.report import read_report
+
+from .conftest import DEMO, LIMIT, Demo
+
+pytestmark = pytest.mark.build
+
+
+def slmc(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "slmc", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_the_adapter_is_the_task_and_survives(demo: Demo) -> None:
+    report = demo.built.report
+    assert report is not None
+    reference, quantized, compiled = (report.rung(name).answers for name in ("reference", "quantized", "compiled"))
+    assert reference is not None
+    assert quantized is not None
+    assert compiled is not None
+    assert reference.accuracy.share >= 0.85
+    assert reference.accuracy.share - quantized.accuracy.share <= 0.015
+    assert compiled.against_previous is not None
+    assert compiled.against_previous.agreement is not None
+    assert compiled.against_previous.agreement.share >= 0.98
+    assert report.not_run == ("device",)
+
+
+def test_the_bundle_verifies_and_says_what_was_run(demo: Demo) -> None:
+    manifest = verify(demo.built.bundle)
+    assert manifest.device == "not run on a device"
+    assert manifest.validation is not None
+    assert [run.rung for run in manifest.validation.runs] == ["reference", "quantized", "compiled", "device"]
+    assert manifest.validation.runs[-1].verdict == "not run"
+    golden = read_golden(demo.built.bundle)
+    assert len(golden) == 32
+    assert all(item.reference is not None and item.reference.logprobs for item in golden)
+
+
+def test_a_second_build_reuses_everything_and_a_fresh_one_gives_the_same_bytes(demo: Demo, tmp_path: Path) -> None:
+    stored = set(demo.store.root.glob(f"*/*/{SEAL}"))
+    again = build(demo.plan, demo.store, tmp_path / "again", limit=LIMIT)
+    assert set(demo.store.root.glob(f"*/*/{SEAL}")) == stored
+    fresh = build(demo.plan, Store(tmp_path / "store"), tmp_path / "fresh", limit=LIMIT)
+    wanted = digest.of_folder(demo.built.bundle)
+    assert digest.of_folder(again.bundle) == wanted
+    assert digest.of_folder(fresh.bundle) == wanted
+
+
+def test_the_proof_is_complete(demo: Demo) -> None:
+    proof = demo.out / f"{demo.plan.name}.proof"
+    names = {path.name for path in proof.iterdir()}
+    assert names == {
+        "workload.jsonl",
+        "reference.jsonl",
+        "quantized.jsonl",
+        "compiled.jsonl",
+        "report.json",
+        "report.html",
+    }
+    report = read_report(proof / "report.json")
+    assert report == demo.built.report
+    page = (proof / "report.html").read_text()
+    assert "not run on a device" in page
+    assert all(flip.id in page for flip in report.flips[:20])
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "src=" not in page
+
+
+def test_the_verbs_on_a_bundle(demo: Demo, tmp_path: Path) -> None:
+    bundle, store = demo.built.bundle, demo.store.root
+    assert json.loads(slmc("verify", bundle, "--json", cwd=tmp_path).stdout)["ok"] is True
+    shown = json.loads(slmc("inspect", bundle, "--json", cwd=tmp_path).stdout)
+    assert shown["quantization"]["scheme"] == "int4-g32"
+    assert "model.layers.0.self_attn.q_proj.weight" in slmc("inspect", bundle, cwd=tmp_path).stdout
+    speed = json.loads(slmc("bench", bundle, "--rounds", 3, "--json", cwd=tmp_path).stdout)
+    assert speed["decode_tokens_per_s"]["median"] > 0
+    judged = slmc("validate", bundle, "--recipe", DEMO, "--store", store, "--limit", LIMIT, "--json", cwd=tmp_path)
+    report = json.loads(judged.stdout)
+    assert judged.returncode == {"pass": 0, "unclear": 21}[report["verdict"]]
+
+
+def test_a_damaged_bundle_is_not_judged(demo: Demo, tmp_path: Path) -> None:
+    weights = demo.built.bundle / "model" / "weights.safetensors"
+    original = weights.read_bytes()
+    try:
+        weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+        done = slmc("validate", demo.built.bundle, "--recipe", DEMO, cwd=tmp_path)
+        assert done.returncode == BundleError.exit_code
+        assert "weights.safetensors was changed" in done.stderr
+    finally:
+        weights.write_bytes(original)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_that_is_stopped_anywhere_leaves_nothing_half_made(
+    tmp_path: Path, how: signal.Signals, demo: Demo
+) -> None:
+    """Stopped as each stage begins to write; the last run finishes and gives the same bundle."""
+    store, out = tmp_path / "store", tmp_path / "DIST"
+    words = ["build", str(DEMO), "--store", str(store), "--out", str(out), "--limit", str(LIMIT), "--json"]
+    for stage in ("merge", "reference", "quantize"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "slmc", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until_begun(store, stage, process)
+        os.kill(process.pid, how)
+        process.wait(timeout=60)
+        assert not out.exists()
+        assert not list(store.glob(f"{stage}/*/{SEAL}"))
+    done = slmc(*words, cwd=tmp_path)
+    assert json.loads(done.stdout)["digest"] == demo.built.manifest.digest
+    assert list((store / "work").iterdir()) == []
+
+
+def wait_until_begun(store: Path, stage: str, process: subprocess.Popen[bytes]) -> None:
+    """The stage's lock is there, and unfinished work with a file in it."""
+    deadline = time.monotonic() + 120
+    while not (list(store.glob(f"{stage}/*.lock")) and list(store.glob("work/*/*"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

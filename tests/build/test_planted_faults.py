@@ -1,0 +1,166 @@
+"""A wrong build must be caught, and the ladder must name the rung where it went wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from slmc import rungs
+from slmc.artifacts import MergedCheckpoint
+from slmc.backends import compiler
+from slmc.bundle.manifest import read_manifest
+from slmc.checkpoint.reader import open_checkpoint
+from slmc.pipeline import merge_stage, quantize_stage
+from slmc.quant.quantizer import quantize
+from slmc.quant.reader import open_quantized
+from slmc.quant.schemes import SCHEMES
+from slmc.runners.files import read_workload
+from slmc.runners.launch import run
+from slmc.sources import locate
+from slmc.validate.ladder import Rung, judge
+from slmc.validate.report import Report
+
+from .conftest import Demo
+
+pytestmark = pytest.mark.build
+
+Tensors = dict[str, npt.NDArray[np.generic]]
+
+
+class Ladder:
+    """The demo's ladder with one rung's folder replaced by a faulty one."""
+
+    def __init__(self, demo: Demo, work: Path) -> None:
+        self.demo, self.work = demo, work
+        merged = merge_stage(demo.plan, demo.store)
+        self.quantized = quantize_stage(demo.plan, demo.store, merged)
+        stage = rungs.reference_stage(demo.plan, 600)
+        folder = demo.store.find(stage.name, stage.key)
+        assert folder is not None
+        self.reference = folder
+
+    def judge(self, *, quantized: Path | None = None, bundle: Path | None = None) -> Report:
+        """With neither, the demo's own rungs."""
+        workload, proof = self.reference / rungs.WATCHED, self.demo.out / f"{self.demo.plan.name}.proof"
+        results = {name: proof / f"{name}.jsonl" for name in ("quantized", "compiled")}
+        if quantized is not None:
+            results["quantized"] = self.work / "quantized.jsonl"
+            run(rungs.reference_command(quantized), workload, results["quantized"], timeout_s=600)
+        if bundle is not None:
+            results["compiled"] = self.work / "compiled.jsonl"
+            command = rungs.bundle_command(bundle, read_manifest(bundle))
+            run(command, workload, results["compiled"], timeout_s=600)
+        ladder = [
+            Rung("reference", self.reference / rungs.REFERENCE),
+            Rung("quantized", results["quantized"]),
+            Rung("compiled", results["compiled"]),
+        ]
+        return judge(self.demo.plan.recipe, read_workload(workload), ladder)
+
+    def bundle(self) -> Path:
+        return Path(shutil.copytree(self.demo.built.bundle, self.work / "bundle"))
+
+    def quantized_copy(self) -> Path:
+        return Path(shutil.copytree(self.quantized.folder, self.work / "quantized"))
+
+
+@pytest.fixture
+def ladder(demo: Demo, tmp_path: Path) -> Ladder:
+    return Ladder(demo, tmp_path)
+
+
+def change_weights(file: Path, change: Callable[[Tensors], None]) -> None:
+    tensors: Tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+def blamed(report: Report) -> tuple[str, str]:
+    assert report.verdict == "fail"
+    assert report.blame is not None
+    return report.blame.rung, report.blame.gate
+
+
+def test_the_demo_itself_passes_and_blames_nobody(ladder: Ladder) -> None:
+    report = ladder.judge()
+    assert report.verdict != "fail"
+    assert report.blame is None
+
+
+def test_a_dropped_adapter_shows_at_the_quantized_rung(ladder: Ladder) -> None:
+    recipe = ladder.demo.plan.recipe
+    base = open_checkpoint(locate(recipe, recipe.recipe.base, weights=True))
+    unmerged = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    folder = ladder.work / "no-adapter"
+    folder.mkdir()
+    quantize(unmerged, SCHEMES["int4-g32"], (), folder, lambda _: None)
+    rung, gate = blamed(ladder.judge(quantized=folder))
+    assert (rung, gate) == ("quantized", "max_accuracy_drop")
+
+
+def test_scales_off_by_one_group_show_where_they_were_moved(ladder: Ladder) -> None:
+    def shift(tensors: Tensors) -> None:
+        name = "model.layers.1.mlp.down_proj.weight_scale"
+        tensors[name] = np.ascontiguousarray(np.roll(tensors[name], 1, axis=1))
+
+    folder = ladder.quantized_copy()
+    change_weights(folder / "model.safetensors", shift)
+    assert blamed(ladder.judge(quantized=folder))[0] == "quantized"
+
+
+def test_a_packing_bug_shows_at_the_compiled_rung(ladder: Ladder) -> None:
+    """The same off-by-one, but in what the backend packed."""
+    bundle = ladder.bundle()
+
+    def shift(tensors: Tensors) -> None:
+        name = next(name for name in tensors if "1.down" in name and tensors[name].dtype == np.float16)
+        tensors[name] = np.ascontiguousarray(np.roll(tensors[name], 1, axis=1))
+
+    change_weights(bundle / "model" / "weights.safetensors", shift)
+    assert blamed(ladder.judge(bundle=bundle))[0] == "compiled"
+
+
+def test_a_swapped_head_shows_at_the_compiled_rung(ladder: Ladder) -> None:
+    """Query heads 0 and 7 of the first layer change places; the output projection does not know."""
+    bundle = ladder.bundle()
+    rows = ladder.demo.plan.architecture.head_dim // 8  # blocks of eight rows
+
+    def swap(tensors: Tensors) -> None:
+        for name in [name for name in tensors if "0.qkv" in name]:
+            found = tensors[name].copy()
+            first, last = slice(0, rows), slice(7 * rows, 8 * rows)
+            found[first], found[last] = tensors[name][last], tensors[name][first]
+            tensors[name] = found
+
+    change_weights(bundle / "model" / "weights.safetensors", swap)
+    assert blamed(ladder.judge(bundle=bundle))[0] == "compiled"
+
+
+def test_a_wrong_rope_theta_shows_at_the_compiled_rung(ladder: Ladder) -> None:
+    folder = ladder.quantized_copy()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rope_parameters"]["rope_theta"] == 10000.0
+    config["rope_parameters"]["rope_theta"] = 100.0
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / ".stage.json").unlink()
+    bundle = ladder.bundle()
+    shutil.rmtree(bundle / "model")
+    (bundle / "model").mkdir()
+    compiler(ladder.demo.plan)(open_quantized(folder), bundle / "model", lambda _: None)
+    assert blamed(ladder.judge(bundle=bundle))[0] == "compiled"
+
+
+def test_a_changed_chat_template_shows_as_the_prompt(ladder: Ladder) -> None:
+    bundle = ladder.bundle()
+    path = bundle / "tokenizer" / "prompt.json"
+    form = json.loads(path.read_text())
+    form["suffix"] = form["suffix"].replace("<|assistant|>", "<|user|>")
+    path.write_text(json.dumps(form))
+    assert blamed(ladder.judge(bundle=bundle)) == ("compiled", "prompt")

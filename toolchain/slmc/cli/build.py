@@ -1,0 +1,85 @@
+"""`slmc build`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from slmc.cli.common import (
+    as_json,
+    backend_option,
+    end_by_verdict,
+    limit_option,
+    megabytes,
+    open_store,
+    print_json,
+    recipe_argument,
+    store_option,
+    target_option,
+)
+from slmc.console import err, out
+from slmc.pipeline import Built, build, proof_folder
+from slmc.plan import Options, resolve
+from slmc.recipe import BackendName, load_recipe
+from slmc.target import load_target
+from slmc.validate.table import print_report
+
+
+@click.command("build")
+@recipe_argument
+@target_option
+@backend_option
+@click.option(
+    "--out",
+    "destination",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("DIST"),
+    show_default=True,
+    help="Where the bundle goes.",
+)
+@click.option("--validate/--no-validate", default=True, show_default=True, help="Climb the ladder and judge it.")
+@limit_option
+@store_option
+@as_json
+def command(
+    recipe: Path,
+    target_name: str,
+    backend: BackendName | None,
+    destination: Path,
+    validate: bool,
+    limit: int | None,
+    store_folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Build RECIPE for a target; by default also prove it, and end with the verdict's exit code."""
+    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend, validate))
+    err.print(f"[bold]{plan.name}[/]")
+    built = build(plan, open_store(store_folder), destination, limit=limit)
+    if as_json:
+        print_json(_described(built))
+    else:
+        _show(built)
+    if built.report is not None:
+        end_by_verdict(built.report)
+
+
+def _described(built: Built) -> dict[str, object]:
+    return {
+        "bundle": str(built.bundle),
+        "digest": built.manifest.digest,
+        "bytes": built.manifest.size,
+        "verdict": None if built.report is None else built.report.verdict,
+        "report": None if built.report is None else str(proof_folder(built.bundle) / "report.json"),
+    }
+
+
+def _show(built: Built) -> None:
+    if built.report is not None:
+        print_report(built.report, out)
+    out.print(f"bundle   {built.bundle}  {megabytes(built.manifest.size)}, digest {built.manifest.digest[:16]}")
+    if built.report is None:
+        out.print("judged   [yellow]not run[/]: built with --no-validate")
+    else:
+        out.print(f"report   {proof_folder(built.bundle) / 'report.html'}")
+    out.print(f"device   {built.manifest.device}")

@@ -1,0 +1,146 @@
+"""What a build says of itself: the manifest and the golden file, from the plan and what was made."""
+
+from __future__ import annotations
+
+from slmc import __version__
+from slmc.artifacts import QuantizedCheckpoint
+from slmc.bundle.golden import GOLDEN_ITEMS, GoldenItem, ReferenceAnswer, evenly
+from slmc.bundle.manifest import (
+    BuiltWith,
+    Manifest,
+    Memory,
+    MemoryFit,
+    Origins,
+    Quantized,
+    RunRecord,
+    Validation,
+)
+from slmc.plan import TOOLS, Plan, code_digest, data_digests, tool_versions
+from slmc.prompt import Codec
+from slmc.quant.table import read_table
+from slmc.rungs import REFERENCE, WORKLOAD
+from slmc.runners.contract import Answer, Chosen, Generated, Result
+from slmc.runners.files import read_result, read_workload
+from slmc.store import Entry
+from slmc.validate.report import Report, RungReport
+from slmc.validate.workload import TASK
+
+LOGPROB_DIGITS = 3
+"""A CPU's last bits are no part of a bundle's identity."""
+
+
+def make_golden(plan: Plan, codec: Codec, reference: Entry | None) -> list[GoldenItem]:
+    """A few evaluation items, evenly spread over those asked, with the reference's answers where it was run."""
+    examples = plan.recipe.examples(plan.recipe.recipe.data.evaluation)
+    answers = {} if reference is None else _answers(reference).answers
+    asked = [example for example in examples if not answers or TASK + example.id in answers]
+    labels = plan.recipe.labels()
+    golden = []
+    for example in evenly(asked, GOLDEN_ITEMS):
+        text, ids = codec.prompt(example.fields)
+        answer = answers.get(TASK + example.id)
+        golden.append(
+            GoldenItem(
+                id=example.id,
+                fields=example.fields,
+                prompt=text,
+                input_ids=tuple(ids),
+                expected=example.answer,
+                reference=None if answer is None else _reference_answer(answer, labels),
+            )
+        )
+    return golden
+
+
+def _answers(reference: Entry) -> Result:
+    return read_result(reference.folder / REFERENCE, read_workload(reference.folder / WORKLOAD))
+
+
+def _reference_answer(answer: Answer, labels: tuple[str, ...]) -> ReferenceAnswer:
+    if isinstance(answer, Chosen):
+        known = {labels[index]: round(logprob, LOGPROB_DIGITS) for index, logprob in answer.choice_logprobs}
+        return ReferenceAnswer(answer=labels[answer.choice], logprobs=known)
+    text = answer.text if isinstance(answer, Generated) else None
+    return ReferenceAnswer(answer=text or "", logprobs={})
+
+
+def make_manifest(plan: Plan, quantized: QuantizedCheckpoint) -> Manifest:
+    """Everything but the files, which packing fills in."""
+    recipe, target = plan.recipe.recipe, plan.target
+    return Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        target=target.name,
+        backend=plan.backend.value,
+        minimum_os=target.minimum_os,
+        context=plan.context.value,
+        artifact=target.layout.artifact,
+        tokenizer=target.layout.tokenizer,
+        labels=plan.recipe.labels(),
+        files={},
+        origins=_origins(plan),
+        built_with=BuiltWith(slmc=__version__, code=code_digest(), tools=tool_versions(TOOLS[plan.backend.value])),
+        quantization=_quantization(plan, quantized),
+        memory=_memory(plan),
+        recipe=recipe,
+    )
+
+
+def _origins(plan: Plan) -> Origins:
+    return Origins(
+        recipe=plan.recipe.digest(),
+        target=plan.target.digest(),
+        data=data_digests(plan.recipe),
+        stages={stage.name: stage.key for stage in plan.stages},
+    )
+
+
+def _quantization(plan: Plan, quantized: QuantizedCheckpoint) -> Quantized:
+    table = read_table(quantized.folder)
+    sizes = {tensor.name: tensor.size for tensor in quantized.architecture.tensors()}
+    bits = sum(row.bits_per_weight * sizes[row.name] for row in table.tensors) / sum(sizes.values())
+    return Quantized(
+        scheme=table.scheme,
+        method=plan.recipe.recipe.quantization.method,
+        bits=round(bits, 4),
+        tensors=table.tensors,
+    )
+
+
+def _memory(plan: Plan) -> Memory:
+    forecast = plan.forecast
+    return Memory(
+        weights=forecast.weights,
+        kv_cache=forecast.kv_cache,
+        activations=forecast.activations,
+        # The host is whatever machine opens the bundle; only fixed classes are facts about it.
+        fits=tuple(
+            MemoryFit(
+                device_class=fit.device.name,
+                process_mib=fit.device.process_mib,
+                share=round(fit.share, 4),
+                source=fit.device.source,
+            )
+            for fit in plan.fits()
+            if plan.target.device_classes
+        ),
+    )
+
+
+def validation(report: Report) -> Validation:
+    """What was run, on what, and how it was judged."""
+    return Validation(verdict=report.verdict, runs=tuple(_run(report, rung) for rung in report.rungs))
+
+
+def _run(report: Report, rung: RungReport) -> RunRecord:
+    verdicts = [check.verdict for check in report.checks if check.rung == rung.name]
+    worst = next((verdict for verdict in ("fail", "unclear") if verdict in verdicts), "pass")
+    if rung.answers is None:
+        return RunRecord(rung=rung.name, runtime="", device="", verdict=rung.status)
+    environment = rung.answers.environment
+    return RunRecord(
+        rung=rung.name,
+        runtime=f"{environment.runtime} {environment.version}",
+        device=environment.device,
+        verdict=worst,
+    )

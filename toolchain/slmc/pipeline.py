@@ -1,0 +1,159 @@
+"""The whole story on one page: what `slmc build` does, stage by stage.
+
+Each stage takes what the one before it made and returns its own; the store remembers each
+result under the digest of all that went into it, so a second build only checks.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmc import backends, console, rungs
+from slmc.artifacts import CompiledModel, MergedCheckpoint, QuantizedCheckpoint
+from slmc.bundle.manifest import Manifest, read_manifest, write_manifest
+from slmc.bundle.pack import Content, deliver, pack
+from slmc.checkpoint.lora import merge
+from slmc.checkpoint.reader import open_checkpoint
+from slmc.describe import make_golden, make_manifest, validation
+from slmc.plan import Plan
+from slmc.prompt import Codec, compile_prompt
+from slmc.quant.quantizer import quantize
+from slmc.quant.reader import open_quantized
+from slmc.quant.schemes import SCHEMES
+from slmc.runners.files import read_workload
+from slmc.runners.launch import RunnerFailed
+from slmc.sources import locate
+from slmc.store import Entry, Stage, Store
+from slmc.validate.html import write_page
+from slmc.validate.ladder import Rung, judge
+from slmc.validate.report import Report, RungName, write_report
+
+
+@dataclass(frozen=True)
+class Built:
+    """A delivered bundle, and how it was judged; None where it was not."""
+
+    bundle: Path
+    manifest: Manifest
+    report: Report | None
+
+
+def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> Built:
+    """Build the plan's bundle into `out/<name>`; prove it where the plan says so.
+
+    `limit` asks only so many items of the evaluation file. Raises SlmcError; a broken gate is no error here.
+    """
+    backends.check_ready(plan.target.name, plan.backend.value)
+    if plan.validate:
+        rungs.check_reference()
+    merged = merge_stage(plan, store)
+    codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
+    reference = run_reference(plan, store, merged, codec, limit) if plan.validate else None
+    quantized = quantize_stage(plan, store, merged)
+    compiled = compile_stage(plan, store, quantized)
+    golden = make_golden(plan, codec, reference)
+    manifest = make_manifest(plan, quantized)
+    content = Content(compiled, quantized, codec, golden)
+    stored = _made(plan, store, plan.bundle, lambda folder, _: pack(content, manifest, folder))
+    bundle = out / plan.name
+    deliver(stored.folder, bundle)
+    shutil.rmtree(proof_folder(bundle), ignore_errors=True)  # it was of the bundle that stood here before
+    if reference is None:
+        return Built(bundle, read_manifest(bundle), None)
+    report = prove(plan, store, bundle, quantized, reference)
+    return Built(bundle, read_manifest(bundle), report)
+
+
+def validate(plan: Plan, store: Store, bundle: Path, *, limit: int | None = None) -> Report:
+    """Judge a bundle that was built before; what the store has of the ladder is used."""
+    rungs.check_reference()
+    merged = merge_stage(plan, store)
+    codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
+    reference = run_reference(plan, store, merged, codec, limit)
+    return prove(plan, store, bundle, quantize_stage(plan, store, merged), reference)
+
+
+def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
+    """The adapter in the base's weights; the base itself where the recipe has no adapter."""
+    recipe = plan.recipe.recipe
+    base = open_checkpoint(locate(plan.recipe, recipe.base, weights=True))
+    if recipe.adapter is None:
+        return MergedCheckpoint(base.folder, base.architecture, base.digest)
+    adapter = locate(plan.recipe, recipe.adapter, weights=True)
+    entry = _made(plan, store, plan.merge, lambda folder, advance: merge(base, adapter, folder, advance))
+    merged = open_checkpoint(entry.folder)
+    return MergedCheckpoint(merged.folder, merged.architecture, merged.digest)
+
+
+def quantize_stage(plan: Plan, store: Store, merged: MergedCheckpoint) -> QuantizedCheckpoint:
+    scheme, keep = SCHEMES[plan.scheme.value], plan.recipe.recipe.quantization.keep
+    entry = _made(plan, store, plan.quantize, lambda folder, advance: quantize(merged, scheme, keep, folder, advance))
+    return open_quantized(entry.folder)
+
+
+def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint) -> CompiledModel:
+    compile_ = backends.compiler(plan)
+    entry = _made(plan, store, plan.compile, lambda folder, advance: compile_(quantized, folder, advance))
+    return CompiledModel(entry.folder, plan.backend.value, plan.target.name, entry.key)
+
+
+def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec, limit: int | None) -> Entry:
+    with console.step("reference") as told:
+        return told(rungs.run_reference(plan, store, merged, codec, limit))
+
+
+def prove(plan: Plan, store: Store, bundle: Path, quantized: QuantizedCheckpoint, reference: Entry) -> Report:
+    """Climb the rest of the ladder, judge it, and leave results and report beside the bundle."""
+    manifest = read_manifest(bundle)
+    ladder = [
+        Rung("reference", reference.folder / rungs.REFERENCE),
+        _rung("quantized", rungs.QUANTIZED, lambda: rungs.run_quantized(plan, store, quantized, reference)),
+        _rung("compiled", rungs.COMPILED, lambda: rungs.run_compiled(store, bundle, manifest, reference)),
+        Rung("device", None),
+    ]
+    report = judge(plan.recipe, read_workload(reference.folder / rungs.WATCHED), ladder)
+    write_manifest(manifest.model_copy(update={"validation": validation(report)}), bundle)
+    write_proof(proof_folder(bundle), reference, ladder, report)
+    return report
+
+
+def proof_folder(bundle: Path) -> Path:
+    """Beside the bundle, so that what a phone gets holds no test data."""
+    return bundle.with_name(bundle.name + ".proof")
+
+
+def write_proof(folder: Path, reference: Entry, ladder: Sequence[Rung], report: Report) -> None:
+    """Workload, every rung's result, `report.json` and `report.html`."""
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(reference.folder / rungs.WATCHED, folder / rungs.WORKLOAD)
+    for rung in ladder:
+        result = folder / f"{rung.name}.jsonl"
+        result.unlink(missing_ok=True)
+        if isinstance(rung.outcome, Path):
+            shutil.copyfile(rung.outcome, result)
+    write_report(report, folder / "report.json")
+    write_page(report, folder / "report.html")
+
+
+def _rung(name: RungName, file: str, climb: Callable[[], Entry]) -> Rung:
+    """A runner that dies is a result too: the report names its cause."""
+    try:
+        with console.step(name) as told:
+            return Rung(name, told(climb()).folder / file)
+    except RunnerFailed as failed:
+        return Rung(name, failed.failure)
+
+
+def _made(plan: Plan, store: Store, stage: Stage, make: Callable[[Path, console.Advance], None]) -> Entry:
+    """The stage's result, its making shown by weights done."""
+    total = sum(tensor.size for tensor in plan.architecture.tensors())
+
+    def shown(folder: Path) -> None:
+        with console.progress(stage.name, total) as advance:
+            make(folder, advance)
+
+    with console.step(stage.name) as told:
+        return told(store.obtain(stage, shown))
