@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from make_random_model import SHAPES, write_model
 from rich.console import Console
 from rich.table import Table
 
+from make_random_model import SHAPES, write_model
 from slmc.architecture import Architecture
 from slmc.artifacts import MergedCheckpoint
 from slmc.backends.tvm.compile import check_tools, compile_model

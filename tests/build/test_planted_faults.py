@@ -17,7 +17,8 @@ from slmc.artifacts import MergedCheckpoint
 from slmc.backends import compiler
 from slmc.bundle.manifest import read_manifest
 from slmc.checkpoint.reader import open_checkpoint
-from slmc.pipeline import merge_stage, quantize_stage
+from slmc.pipeline import compared, merge_stage, quantize_stage
+from slmc.quant import readback
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import open_quantized
 from slmc.quant.schemes import SCHEMES
@@ -39,8 +40,8 @@ class Ladder:
 
     def __init__(self, demo: Demo, work: Path) -> None:
         self.demo, self.work = demo, work
-        merged = merge_stage(demo.plan, demo.store)
-        self.quantized = quantize_stage(demo.plan, demo.store, merged)
+        self.merged = merge_stage(demo.plan, demo.store)
+        self.quantized = quantize_stage(demo.plan, demo.store, self.merged)
         stage = rungs.reference_stage(demo.plan, 600)
         folder = demo.store.find(stage.name, stage.key)
         assert folder is not None
@@ -57,10 +58,12 @@ class Ladder:
             results["compiled"] = self.work / "compiled.jsonl"
             command = rungs.bundle_command(bundle, read_manifest(bundle))
             run(command, workload, results["compiled"], timeout_s=600)
+        stored = self.quantized if quantized is None else open_quantized(quantized)
+        bundle = bundle or self.demo.built.bundle
         ladder = [
             Rung("reference", self.reference / rungs.REFERENCE),
-            Rung("quantized", results["quantized"]),
-            Rung("compiled", results["compiled"]),
+            Rung("quantized", results["quantized"], compared(readback.read_back(self.merged, stored))),
+            Rung("compiled", results["compiled"], compared(backends.read_back(stored, "tvm", bundle / "model"))),
         ]
         return judge(self.demo.plan.recipe, read_workload(workload), ladder)
 
@@ -101,8 +104,10 @@ def test_a_dropped_adapter_shows_at_the_quantized_rung(ladder: Ladder) -> None:
     folder = ladder.work / "no-adapter"
     folder.mkdir()
     quantize(unmerged, SCHEMES["int4-g32"], (), folder, lambda _: None)
-    rung, gate = blamed(ladder.judge(quantized=folder))
-    assert (rung, gate) == ("quantized", "max_accuracy_drop")
+    report = ladder.judge(quantized=folder)
+    assert blamed(report) == ("quantized", "weights")
+    failed = {check.gate for check in report.checks if check.rung == "quantized" and check.verdict == "fail"}
+    assert failed == {"weights", "max_accuracy_drop", "max_mean_kl"}  # the task itself is gone too
 
 
 def test_scales_off_by_one_group_show_where_they_were_moved(ladder: Ladder) -> None:
@@ -112,7 +117,9 @@ def test_scales_off_by_one_group_show_where_they_were_moved(ladder: Ladder) -> N
 
     folder = ladder.quantized_copy()
     change_weights(folder / "model.safetensors", shift)
-    assert blamed(ladder.judge(quantized=folder))[0] == "quantized"
+    report = ladder.judge(quantized=folder)
+    assert blamed(report) == ("quantized", "weights")
+    assert "model.layers.1.mlp.down_proj.weight" in str(report.blame)
 
 
 def test_a_packing_bug_shows_at_the_compiled_rung(ladder: Ladder) -> None:
@@ -120,11 +127,13 @@ def test_a_packing_bug_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     bundle = ladder.bundle()
 
     def shift(tensors: Tensors) -> None:
-        name = next(name for name in tensors if "1.down" in name and tensors[name].dtype == np.float16)
+        name = "layers.1.down.scales"
         tensors[name] = np.ascontiguousarray(np.roll(tensors[name], 1, axis=1))
 
     change_weights(bundle / "model" / "weights.safetensors", shift)
-    assert blamed(ladder.judge(bundle=bundle))[0] == "compiled"
+    report = ladder.judge(bundle=bundle)
+    assert blamed(report) == ("compiled", "weights")
+    assert "model.layers.1.mlp.down_proj.weight" in str(report.blame)
 
 
 def test_a_swapped_head_shows_at_the_compiled_rung(ladder: Ladder) -> None:
@@ -133,28 +142,35 @@ def test_a_swapped_head_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     rows = ladder.demo.plan.architecture.head_dim // 8  # blocks of eight rows
 
     def swap(tensors: Tensors) -> None:
-        for name in [name for name in tensors if "0.qkv" in name]:
+        for name in ("layers.0.qkv.codes", "layers.0.qkv.scales"):
             found = tensors[name].copy()
             first, last = slice(0, rows), slice(7 * rows, 8 * rows)
             found[first], found[last] = tensors[name][last], tensors[name][first]
             tensors[name] = found
 
     change_weights(bundle / "model" / "weights.safetensors", swap)
-    assert blamed(ladder.judge(bundle=bundle))[0] == "compiled"
+    report = ladder.judge(bundle=bundle)
+    assert blamed(report) == ("compiled", "weights")
+    failed = {check.gate for check in report.checks if check.rung == "compiled" and check.verdict == "fail"}
+    assert "min_agreement" in failed  # seen in the answers too
 
 
 def test_a_wrong_rope_theta_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     folder = ladder.quantized_copy()
     config = json.loads((folder / "config.json").read_text())
     assert config["rope_parameters"]["rope_theta"] == 10000.0
-    config["rope_parameters"]["rope_theta"] = 100.0
+    config["rope_parameters"]["rope_theta"] = 500.0
     (folder / "config.json").write_text(json.dumps(config))
     (folder / ".stage.json").unlink()
     bundle = ladder.bundle()
     shutil.rmtree(bundle / "model")
     (bundle / "model").mkdir()
-    compiler(ladder.demo.plan)(open_quantized(folder), bundle / "model", lambda _: None)
-    assert blamed(ladder.judge(bundle=bundle))[0] == "compiled"
+    backends.compiler(ladder.demo.plan)(open_quantized(folder), bundle / "model", lambda _: None)
+    report = ladder.judge(bundle=bundle)
+    assert blamed(report) == ("compiled", "weights")
+    assert "rope.cosines" in str(report.blame)
+    failed = {check.gate for check in report.checks if check.rung == "compiled" and check.verdict == "fail"}
+    assert "min_agreement" in failed  # seen in the answers too
 
 
 def test_a_changed_chat_template_shows_as_the_prompt(ladder: Ladder) -> None:

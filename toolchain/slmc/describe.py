@@ -25,6 +25,7 @@ from slmc.store import Entry
 from slmc.validate.report import Report, RungReport
 from slmc.validate.workload import TASK
 
+GOLDEN_CHOICES = 5
 LOGPROB_DIGITS = 3
 """A CPU's last bits are no part of a bundle's identity."""
 
@@ -58,7 +59,8 @@ def _answers(reference: Entry) -> Result:
 
 def _reference_answer(answer: Answer, labels: tuple[str, ...]) -> ReferenceAnswer:
     if isinstance(answer, Chosen):
-        known = {labels[index]: round(logprob, LOGPROB_DIGITS) for index, logprob in answer.choice_logprobs}
+        likeliest = sorted(answer.choice_logprobs, key=lambda told: -told[1])[:GOLDEN_CHOICES]
+        known = {labels[index]: round(logprob, LOGPROB_DIGITS) for index, logprob in likeliest}
         return ReferenceAnswer(answer=labels[answer.choice], logprobs=known)
     text = answer.text if isinstance(answer, Generated) else None
     return ReferenceAnswer(answer=text or "", logprobs={})

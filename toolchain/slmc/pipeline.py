@@ -7,7 +7,7 @@ result under the digest of all that went into it, so a second build only checks.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from slmc.checkpoint.reader import open_checkpoint
 from slmc.describe import make_golden, make_manifest, validation
 from slmc.plan import Plan
 from slmc.prompt import Codec, compile_prompt
+from slmc.quant import readback
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import open_quantized
 from slmc.quant.schemes import SCHEMES
@@ -29,7 +30,7 @@ from slmc.sources import locate
 from slmc.store import Entry, Stage, Store
 from slmc.validate.html import write_page
 from slmc.validate.ladder import Rung, judge
-from slmc.validate.report import Report, RungName, write_report
+from slmc.validate.report import ReadBack, Report, RungName, write_report
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     shutil.rmtree(proof_folder(bundle), ignore_errors=True)  # it was of the bundle that stood here before
     if reference is None:
         return Built(bundle, read_manifest(bundle), None)
-    report = prove(plan, store, bundle, quantized, reference)
+    report = prove(plan, store, bundle, merged, quantized, reference)
     return Built(bundle, read_manifest(bundle), report)
 
 
@@ -73,7 +74,7 @@ def validate(plan: Plan, store: Store, bundle: Path, *, limit: int | None = None
     merged = merge_stage(plan, store)
     codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
     reference = run_reference(plan, store, merged, codec, limit)
-    return prove(plan, store, bundle, quantize_stage(plan, store, merged), reference)
+    return prove(plan, store, bundle, merged, quantize_stage(plan, store, merged), reference)
 
 
 def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
@@ -105,13 +106,30 @@ def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Cod
         return told(rungs.run_reference(plan, store, merged, codec, limit))
 
 
-def prove(plan: Plan, store: Store, bundle: Path, quantized: QuantizedCheckpoint, reference: Entry) -> Report:
+def prove(
+    plan: Plan,
+    store: Store,
+    bundle: Path,
+    merged: MergedCheckpoint,
+    quantized: QuantizedCheckpoint,
+    reference: Entry,
+) -> Report:
     """Climb the rest of the ladder, judge it, and leave results and report beside the bundle."""
     manifest = read_manifest(bundle)
     ladder = [
         Rung("reference", reference.folder / rungs.REFERENCE),
-        _rung("quantized", rungs.QUANTIZED, lambda: rungs.run_quantized(plan, store, quantized, reference)),
-        _rung("compiled", rungs.COMPILED, lambda: rungs.run_compiled(store, bundle, manifest, reference)),
+        _rung(
+            "quantized",
+            rungs.QUANTIZED,
+            lambda: rungs.run_quantized(plan, store, quantized, reference),
+            readback.read_back(merged, quantized),
+        ),
+        _rung(
+            "compiled",
+            rungs.COMPILED,
+            lambda: rungs.run_compiled(store, bundle, manifest, reference),
+            backends.read_back(quantized, manifest.backend, bundle / manifest.artifact),
+        ),
         Rung("device", None),
     ]
     report = judge(plan.recipe, read_workload(reference.folder / rungs.WATCHED), ladder)
@@ -138,13 +156,20 @@ def write_proof(folder: Path, reference: Entry, ladder: Sequence[Rung], report: 
     write_page(report, folder / "report.html")
 
 
-def _rung(name: RungName, file: str, climb: Callable[[], Entry]) -> Rung:
+def compared(tensors: Iterable[tuple[str, bool]]) -> ReadBack:
+    """Of tensors read back, each with whether it is what it should be."""
+    found = list(tensors)
+    return ReadBack(tensors=len(found), wrong=tuple(name for name, same in found if not same))
+
+
+def _rung(name: RungName, file: str, climb: Callable[[], Entry], tensors: Iterable[tuple[str, bool]]) -> Rung:
     """A runner that dies is a result too: the report names its cause."""
+    found = compared(tensors)
     try:
         with console.step(name) as told:
-            return Rung(name, told(climb()).folder / file)
+            return Rung(name, told(climb()).folder / file, found)
     except RunnerFailed as failed:
-        return Rung(name, failed.failure)
+        return Rung(name, failed.failure, found)
 
 
 def _made(plan: Plan, store: Store, stage: Stage, make: Callable[[Path, console.Advance], None]) -> Entry:

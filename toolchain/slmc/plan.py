@@ -17,7 +17,8 @@ from typing import Generic, Literal, TypeVar
 from slmc import __version__, digest
 from slmc.architecture import Architecture, TensorSpec, read_architecture
 from slmc.errors import InputError, RecipeError
-from slmc.recipe import BackendName, LoadedRecipe, Scheme, TargetOverrides
+from slmc.names import BackendName, SchemeName
+from slmc.recipe import LoadedRecipe, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
 from slmc.target import DeviceClass, Target, TvmVariant, host_variant
@@ -72,7 +73,7 @@ class Plan:
     recipe: LoadedRecipe
     target: Target
     backend: Choice[BackendName]
-    scheme: Choice[Scheme]
+    scheme: Choice[SchemeName]
     context: Choice[int]
     variant: TvmVariant | None
     validate: bool
@@ -142,7 +143,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
     )
 
 
-def foretell(architecture: Architecture, scheme: Scheme, keep: tuple[str, ...], context: int) -> Forecast:
+def foretell(architecture: Architecture, scheme: SchemeName, keep: tuple[str, ...], context: int) -> Forecast:
     """Bytes of weights, KV cache (fp16) and a full prefill's activations (fp32, one layer alive)."""
     a, group = architecture, int(scheme.rpartition("-g")[2])
     weights = sum(_tensor_bytes(tensor, group, keep, a.dtype) for tensor in a.tensors())
@@ -173,7 +174,7 @@ def _backend(target: Target, overrides: TargetOverrides, options: Options) -> Ch
     return asked
 
 
-def _scheme(recipe: LoadedRecipe, overrides: TargetOverrides) -> Choice[Scheme]:
+def _scheme(recipe: LoadedRecipe, overrides: TargetOverrides) -> Choice[SchemeName]:
     if overrides.scheme is not None:
         return Choice(overrides.scheme, "recipe")
     quantization = recipe.recipe.quantization
@@ -208,7 +209,7 @@ def _merge_stage(recipe: LoadedRecipe) -> Stage:
     )
 
 
-def _quantize_stage(recipe: LoadedRecipe, scheme: Scheme, merge: Stage) -> Stage:
+def _quantize_stage(recipe: LoadedRecipe, scheme: SchemeName, merge: Stage) -> Stage:
     quantization = recipe.recipe.quantization
     inputs = {"merge": merge.key, "scheme": scheme, "method": quantization.method, "keep": list(quantization.keep)}
     return Stage("quantize", inputs)

@@ -17,13 +17,11 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from slmc import digest
 from slmc.errors import RecipeError
+from slmc.names import BackendName, SchemeName, TargetName
 from slmc.strict import Strict, parse
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
-TargetName = Literal["host", "ios", "android", "metal"]
-BackendName = Literal["executorch", "coreml", "tvm", "mlc"]
-Scheme = Literal["int4-g32", "int4-g64", "int4-g128"]
 
 
 class Source(Strict):
@@ -104,7 +102,7 @@ class Data(Strict):
 
 
 class Quantization(Strict):
-    scheme: Scheme = "int4-g32"
+    scheme: SchemeName = "int4-g32"
     method: Literal["rtn"] = "rtn"
     keep: tuple[str, ...] = Field(
         default=(), description="tensors left unquantized, by name or shell pattern; each must match"
@@ -115,7 +113,7 @@ class TargetOverrides(Strict):
     """What this recipe wants otherwise on one target."""
 
     backend: BackendName | None = None
-    scheme: Scheme | None = None
+    scheme: SchemeName | None = None
     context: Annotated[int, Field(gt=0)] | None = None
 
 

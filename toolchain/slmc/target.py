@@ -13,7 +13,7 @@ from pydantic import Field
 
 from slmc import digest
 from slmc.errors import CompileError, InputError, RecipeError, did_you_mean
-from slmc.recipe import BackendName, TargetName
+from slmc.names import BackendName, TargetName
 from slmc.strict import Strict, parse
 
 MIB = 1024 * 1024

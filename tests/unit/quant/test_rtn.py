@@ -64,6 +64,13 @@ def test_the_contract_holds_for_any_weights(weights: np.ndarray) -> None:
 
 
 @given(blocks)
+def test_weights_are_left_as_they_are(weights: np.ndarray) -> None:
+    before = weights.copy()
+    quantize_rows(weights, 32)
+    assert np.array_equal(weights, before)
+
+
+@given(blocks)
 def test_codes_are_the_nearest_to_the_weights(weights: np.ndarray) -> None:
     codes, scales = quantize_rows(weights, 32)
     exact = weights.astype(np.float64).reshape(*scales.shape, 32) / scales[:, :, None].astype(np.float64)

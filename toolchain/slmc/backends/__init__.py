@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.console import Advance
 from slmc.errors import CompileError
+from slmc.names import BackendName, TargetName
 from slmc.plan import Plan
-from slmc.recipe import BackendName, TargetName
 
 Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
 """Writes the artifact into an empty folder; `advance` counts weights."""
@@ -28,6 +28,14 @@ def check_ready(target: TargetName, backend: BackendName) -> None:
             expected=able,
             todo=f"add --backend {ready[0]}" if ready else f"build for one of: {able}; or upgrade slmc",
         )
+
+
+def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) -> Iterator[tuple[str, bool]]:
+    """Each tensor with whether the artifact holds just what the checkpoint does."""
+    from slmc.backends.tvm import readback
+
+    readers = {"tvm": readback.read_back}
+    return readers[backend](model, artifact)
 
 
 def compiler(plan: Plan) -> Compiler:

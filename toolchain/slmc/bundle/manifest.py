@@ -10,8 +10,9 @@ from pydantic import Field, field_validator
 
 from slmc import digest
 from slmc.errors import BundleError
+from slmc.names import BackendName, TargetName
 from slmc.quant.table import TensorRow
-from slmc.recipe import BackendName, Recipe, TargetName
+from slmc.recipe import Recipe
 from slmc.strict import Strict, parse
 
 MANIFEST = "manifest.json"

@@ -19,9 +19,10 @@ from slmc.cli.common import (
     target_option,
 )
 from slmc.console import err, out
+from slmc.names import BackendName
 from slmc.pipeline import Built, build, proof_folder
 from slmc.plan import Options, resolve
-from slmc.recipe import BackendName, load_recipe
+from slmc.recipe import load_recipe
 from slmc.target import load_target
 from slmc.validate.table import print_report
 

@@ -10,8 +10,9 @@ import click
 
 from slmc.bundle.manifest import Manifest
 from slmc.errors import GateFailed, GateUnclear, InputError
+from slmc.names import BackendName
 from slmc.plan import Options, Plan, data_digests, resolve
-from slmc.recipe import BackendName, load_recipe
+from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.target import load_target
 from slmc.validate.report import Report

@@ -19,8 +19,9 @@ from slmc.cli.common import (
     target_option,
 )
 from slmc.console import out, table
+from slmc.names import BackendName, SchemeName
 from slmc.plan import Choice, Options, Plan, resolve
-from slmc.recipe import BackendName, Scheme, load_recipe
+from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.target import load_target
 
@@ -78,7 +79,7 @@ def show(plan: Plan, store: Store) -> None:
         out.print(f"  {stage.name:<9} {stage.key[:12]}  {state}")
 
 
-def _choices(plan: Plan) -> Mapping[str, Choice[BackendName] | Choice[Scheme] | Choice[int]]:
+def _choices(plan: Plan) -> Mapping[str, Choice[BackendName] | Choice[SchemeName] | Choice[int]]:
     return {"backend": plan.backend, "scheme": plan.scheme, "context": plan.context}
 
 

@@ -89,4 +89,5 @@ def _llama3_scaled(frequencies: Float32, scaling: Llama3Scaling) -> Float32:
     """How often each wave turns within the context that the model was first trained on."""
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
     kept = np.clip((turns - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32)
-    return ((1 - kept) * frequencies / np.float32(scaling.factor) + kept * frequencies).astype(np.float32)
+    scaled: Float32 = (1 - kept) * frequencies / np.float32(scaling.factor) + kept * frequencies
+    return scaled.astype(np.float32)

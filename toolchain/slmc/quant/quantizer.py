@@ -145,9 +145,9 @@ class _Stream:
             codes, scales = quantize_rows(weights, self.scheme.group_size)
             self.writer.write(disk.packed_name(spec.name), pack(codes))
             self.writer.write(disk.scale_name(spec.name), scales)
-            power += _squares(weights)
+            power += sum_of_squares(weights)
             weights -= dequantize(codes, scales)
-            error += _squares(weights)
+            error += sum_of_squares(weights)
             self.advance(weights.size)
         self.writer.write(disk.shape_name(spec.name), np.array(spec.shape, np.int64))
         return TensorRow(
@@ -161,5 +161,6 @@ class _Stream:
         )
 
 
-def _squares(values: Float32) -> float:
+def sum_of_squares(values: Float32) -> float:
+    """Of a block's elements; numpy adds up pairwise, so float32 serves."""
     return float(np.square(values).sum())

@@ -71,7 +71,7 @@ class _Block:
 
 def _quantize_block(groups: Float32, codes: Codes) -> Float32:
     """Fill `codes` for groups [count, group]; return their scales [count]."""
-    turned = np.ascontiguousarray(groups.T)
+    turned = groups.T.copy(order="C")
     largest = np.maximum(turned.max(axis=0), -turned.min(axis=0))
     if not np.isfinite(largest).all():
         raise ValueError("a weight is not finite")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from slmc.checkpoint.dtypes import Float32
+from slmc.names import SchemeName
 from slmc.quant.packing import Codes
-from slmc.recipe import Scheme as SchemeName
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 from slmc.architecture import Role
 from slmc.checkpoint.folders import read_json_object
 from slmc.errors import CheckpointError
-from slmc.recipe import Scheme
+from slmc.names import SchemeName
 from slmc.strict import Strict, parse
 
 TABLE_FILE = "quantization.json"
@@ -20,7 +20,7 @@ class TensorRow(Strict):
     name: str
     role: Role
     shape: tuple[int, ...]
-    scheme: Scheme | None
+    scheme: SchemeName | None
     """None for a tensor that is kept as it was."""
     kept: str | None
     """Why it is kept; None for a quantized one."""
@@ -33,7 +33,7 @@ class QuantizationTable(Strict):
     """One row a tensor, in the architecture's order."""
 
     slmc_quantization: Literal[1] = 1
-    scheme: Scheme
+    scheme: SchemeName
     group_size: Annotated[int, Field(gt=0)]
     tied: bool
     """The head is the embedding's own weight, quantized once."""

@@ -13,7 +13,7 @@ from slmc.runners.contract import Answer, ChooseItem, GenerateItem, Ids, ScoreIt
 from slmc.runners.items import read_prompts
 from slmc.runners.torch_model import TorchModel
 
-BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
+BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 16384}
 """Prompt tokens that go through the model at once, padding included."""
 
 Asked = TypeVar("Asked", ChooseItem, GenerateItem, ScoreItem)

@@ -76,10 +76,9 @@ class TvmEngine:
             raise RunnerError(
                 f"{len(ids)} tokens after {self._position} don't fit", expected=f"a context of {self.context} in all"
             )
-        tokens = np.asarray(ids, np.int64)
-        if tokens.min() < 0 or tokens.max() >= self.vocab_size:
+        if min(ids) < 0 or max(ids) >= self.vocab_size:
             raise RunnerError(f"a token outside the vocabulary of {self.vocab_size}", where=f"tokens {list(ids)[:8]}")
-        tokens = tokens.astype(np.int32)
+        tokens = np.asarray(ids, np.int32)
         step = self._compiled.prefill_tokens
         for start in range(0, len(tokens), step):
             logits = self._call(tokens[start : start + step])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from slmc.recipe import Gates
-from slmc.validate.report import Answers, Blame, Check, Comparison, Gate, RungReport
+from slmc.validate.report import Answers, Blame, Check, Comparison, Gate, ReadBack, RungReport
 from slmc.validate.statistics import Interval, Paired, Verdict, above, below
 
 FEWEST_ITEMS = 30
@@ -18,11 +18,12 @@ FEWEST_ITEMS = 30
 
 def check_rung(gates: Gates, rung: RungReport) -> list[Check]:
     """Every promise that concerns a rung; none for a rung that was not run."""
+    checks = [] if rung.read_back is None else [_weights_check(rung, rung.read_back)]
     if rung.failure is not None:
-        return [_plain(rung, "runner", "fail", f"the runner {rung.failure.what}")]
+        return [*checks, _plain(rung, "runner", "fail", f"the runner {rung.failure.what}")]
     if rung.answers is None:
-        return []
-    return list(_checks(gates, rung, rung.answers))
+        return checks
+    return [*checks, *_checks(gates, rung, rung.answers)]
 
 
 def overall(checks: Iterable[Check]) -> Verdict:
@@ -50,6 +51,13 @@ def _checks(gates: Gates, rung: RungReport, answers: Answers) -> Iterator[Check]
             yield _divergence_check(gates.max_mean_kl, rung, answers.against_reference)
     if rung.name in ("compiled", "device") and answers.against_previous is not None:
         yield _agreement_check(gates.min_agreement, rung, answers.against_previous)
+
+
+def _weights_check(rung: RungReport, found: ReadBack) -> Check:
+    if not found.wrong:
+        return _plain(rung, "weights", "pass", f"{found.tensors} tensors are those of the step before")
+    evidence = f"{len(found.wrong)} of {found.tensors} tensors are not those of the step before: {found.wrong[0]} first"
+    return _plain(rung, "weights", "fail", evidence)
 
 
 def _prompt_check(rung: RungReport, answers: Answers) -> Check:

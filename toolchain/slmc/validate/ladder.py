@@ -15,7 +15,7 @@ from slmc.runners.files import read_result
 from slmc.validate.divergence import agreement, divergence
 from slmc.validate.gate import blame, check_rung, overall
 from slmc.validate.metrics import field_scores, is_right, label_scores, micro_f1, texts
-from slmc.validate.report import Answers, Comparison, Flip, PromptMismatch, Report, RungName, RungReport
+from slmc.validate.report import Answers, Comparison, Flip, PromptMismatch, ReadBack, Report, RungName, RungReport
 from slmc.validate.speed import task_speed
 from slmc.validate.statistics import paired, proportion
 from slmc.validate.workload import SCORE, TASK
@@ -27,6 +27,7 @@ class Rung:
 
     name: RungName
     outcome: Path | Failure | None
+    read_back: ReadBack | None = None
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def judge(recipe: LoadedRecipe, workload: Workload, rungs: Sequence[Rung]) -> Re
         if isinstance(judged, _Judged):
             answers = _answers(recipe, workload, examples, judged, ran)
             ran.append(judged)
-            reports.append(RungReport(name=rung.name, answers=answers, failure=None))
+            reports.append(RungReport(name=rung.name, answers=answers, failure=None, read_back=rung.read_back))
         else:
-            reports.append(RungReport(name=rung.name, answers=None, failure=judged))
+            reports.append(RungReport(name=rung.name, answers=None, failure=judged, read_back=rung.read_back))
     if not ran or ran[0].name != "reference":
         raise RunnerError(f"the reference has no result: {reports[0].failure or 'it was not run'}")
     checks = [check for report in reports for check in check_rung(recipe.recipe.gates, report)]

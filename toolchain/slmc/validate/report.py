@@ -15,8 +15,9 @@ from slmc.validate.speed import TaskSpeed
 from slmc.validate.statistics import Interval, Paired, Proportion, Verdict
 
 RungName = Literal["reference", "quantized", "compiled", "device"]
-Gate = Literal["runner", "prompt", "min_accuracy", "max_accuracy_drop", "max_mean_kl", "min_agreement"]
-"""What is checked: that the runner answered, that it read the same prompts, then the recipe's gates by their keys."""
+Gate = Literal["weights", "runner", "prompt", "min_accuracy", "max_accuracy_drop", "max_mean_kl", "min_agreement"]
+"""What is checked: that the weights are those of the step before, that the runner answered, that it read the
+same prompts, then the recipe's gates by their keys."""
 
 
 class Comparison(Strict):
@@ -37,6 +38,14 @@ class PromptMismatch(Strict):
     prompt: str
     wanted: tuple[int, ...]
     read: tuple[int, ...]
+
+
+class ReadBack(Strict):
+    """A rung's stored weights held against those of the step before, tensor by tensor."""
+
+    tensors: int
+    wrong: tuple[str, ...]
+    """Names of those that are not what they should be."""
 
 
 class Answers(Strict):
@@ -62,6 +71,8 @@ class RungReport(Strict):
     name: RungName
     answers: Answers | None
     failure: Failure | None
+    read_back: ReadBack | None = None
+    """None where there is nothing to compare with, or it was not done."""
 
     @property
     def status(self) -> Literal["ran", "failed", "not run"]:

@@ -88,7 +88,7 @@ def mcnemar(lost: int, won: int) -> float:
     for count in range(min(lost, won)):
         ways = ways * (flips - count) // (count + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**flips)
+    return min(1.0, 2 * tail / (1 << flips))
 
 
 def _drop_interval(lost: int, won: int, total: int) -> Interval:

@@ -7,6 +7,7 @@ from slmc.validate.statistics import Interval, Verdict
 
 VERDICTS: dict[Verdict, str] = {"pass": "pass", "fail": "fail", "unclear": "can't tell"}
 GATES = {
+    "weights": "weights read back",
     "runner": "the runner answers",
     "prompt": "prompts read alike",
     "min_accuracy": "accuracy of the reference",

@@ -1,8 +1,8 @@
 """Compile a quantized checkpoint into a folder that `slmc.runners.tvm_engine` opens.
 
-    model.so             the decoder's code, for one CPU level
-    weights.safetensors  the checkpoint's own codes and scales, packed for the kernels
-    model.json           what an engine must know, see `slmc.models.compiled`
+model.so             the decoder's code, for one CPU level
+weights.safetensors  the checkpoint's own codes and scales, packed for the kernels
+model.json           what an engine must know, see `slmc.models.compiled`
 """
 
 from __future__ import annotations

@@ -134,9 +134,7 @@ class _Decoder:
         """Activations [rows, columns] as the matmuls take them, with rows for whole tiles."""
         tile = self.dot.many_rows.rows
         rows = (self.tokens + tile - 1) // tile * tile if many else 1
-        types = [
-            relax.TensorType((rows, *part.shape), part.dtype) for part in self.dot.parts(columns)
-        ]
+        types = [relax.TensorType((rows, *part.shape), part.dtype) for part in self.dot.parts(columns)]
         held = self.builder.emit(relax.call_tir(self._function(function), arguments, types))
         if len(types) == 1:
             return [held]

@@ -46,7 +46,8 @@ def pack_codes(codes: Codes) -> PackedCodes:
     nibbles = (codes + np.int8(8)).view(np.uint8).reshape(rows // LANES, LANES, columns // BLOCK, 2, 4, 4)
     # [block row, channel, block column, half, v, j] to [half, block row, block column, v, channel, j]
     low, high = nibbles.transpose(3, 0, 2, 4, 1, 5)
-    return (low | high << 4).reshape(rows // LANES, columns // BLOCK, BLOCK_BYTES)
+    packed: PackedCodes = low | high << 4
+    return packed.reshape(rows // LANES, columns // BLOCK, BLOCK_BYTES)
 
 
 def unpack_codes(packed: PackedCodes) -> Codes:

@@ -7,8 +7,24 @@ from collections.abc import Callable
 from functools import cache
 
 from slmc.backends.tvm.kernels.dots import Dot
-from slmc.backends.tvm.kernels.tir import LANES, Buffer, Expr, PrimFunc, T, argument, exp, kernel, lanes, length, let
-from slmc.backends.tvm.kernels.tir import loop, reduce_lanes, scratch, splat, store
+from slmc.backends.tvm.kernels.tir import (
+    LANES,
+    Buffer,
+    Expr,
+    PrimFunc,
+    T,
+    argument,
+    exp,
+    kernel,
+    lanes,
+    length,
+    let,
+    loop,
+    reduce_lanes,
+    scratch,
+    splat,
+    store,
+)
 from slmc.backends.tvm.layout import BLOCK
 
 Vector = Callable[[Expr, Expr], Expr]

@@ -14,8 +14,24 @@ from dataclasses import dataclass
 from functools import cache
 
 from slmc.backends.tvm.kernels.activations import rms_factor
-from slmc.backends.tvm.kernels.tir import LANES, Buffer, Expr, PrimFunc, T, argument, exp, kernel, lanes, length, let
-from slmc.backends.tvm.kernels.tir import loop, reduce_lanes, scratch, splat, store
+from slmc.backends.tvm.kernels.tir import (
+    LANES,
+    Buffer,
+    Expr,
+    PrimFunc,
+    T,
+    argument,
+    exp,
+    kernel,
+    lanes,
+    length,
+    let,
+    loop,
+    reduce_lanes,
+    scratch,
+    splat,
+    store,
+)
 
 _MASKED = -1e30
 _VALUE_STEP = 16
@@ -137,7 +153,9 @@ class _Attention:
 
         def element(d: Expr) -> Expr:
             value = self.qkv[row, lanes(first + d)]
-            return let(value if factor is None else value * splat(factor) * norm[lanes(d)])
+            if norm is None or factor is None:
+                return let(value)
+            return let(value * splat(factor) * norm[lanes(d)])
 
         with loop(half // LANES) as step:
             d = let(step * LANES)

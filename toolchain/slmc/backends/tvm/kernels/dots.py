@@ -10,8 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from slmc.backends.tvm.kernels.tir import LANES, Buffer, Expr, T, lanes, let, reduce_lanes, round_to_int
-from slmc.backends.tvm.kernels.tir import scratch, splat, store
+from slmc.backends.tvm.kernels.tir import (
+    LANES,
+    Buffer,
+    Expr,
+    T,
+    lanes,
+    let,
+    reduce_lanes,
+    round_to_int,
+    scratch,
+    splat,
+    store,
+)
 from slmc.backends.tvm.layout import BLOCK
 
 Parts = Sequence[Buffer]
@@ -40,6 +51,8 @@ class Tile:
 
 
 class Dot(Protocol):
+    def __hash__(self) -> int: ...
+
     one_row: Tile
     many_rows: Tile
 

@@ -7,8 +7,24 @@ from functools import cache
 from typing import Literal
 
 from slmc.backends.tvm.kernels.dots import Dot, Parts, Tile
-from slmc.backends.tvm.kernels.tir import LANES, Buffer, Expr, PrimFunc, T, argument, kernel, lanes, length, let, loop
-from slmc.backends.tvm.kernels.tir import prefetch, scratch, splat, store, widen_bfloat16
+from slmc.backends.tvm.kernels.tir import (
+    LANES,
+    Buffer,
+    Expr,
+    PrimFunc,
+    T,
+    argument,
+    kernel,
+    lanes,
+    length,
+    let,
+    loop,
+    prefetch,
+    scratch,
+    splat,
+    store,
+    widen_bfloat16,
+)
 from slmc.backends.tvm.layout import BLOCK, BLOCK_BYTES
 
 Addend = Literal["none", "residual", "bias"]

@@ -13,8 +13,10 @@ from typing import TypeAlias
 
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script.builder import ir as T
+from tvm.tirx.script.builder import ir as builder_ir
 
+T = builder_ir
+"""The names that TVM's own script has for what kernels are made of."""
 Expr: TypeAlias = ir.Expr
 Buffer: TypeAlias = tirx.Buffer
 PrimFunc: TypeAlias = tirx.PrimFunc
@@ -34,7 +36,7 @@ def kernel(name: str, body: Callable[[], None]) -> PrimFunc:
             T.func_name(name)
             T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
             body()
-    return builder.get()
+        return builder.get()
 
 
 def argument(name: str, shape: Sequence[int | Expr], dtype: str) -> Buffer:
