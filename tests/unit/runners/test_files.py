@@ -136,9 +136,9 @@ def test_no_answer_is_lost_unnoticed(result: Path, workload: Workload) -> None:
         (lambda lines: lines[2].update(output_ids=[END]), "are not those of choice"),
         (lambda lines: lines[2].update(unexplored=1.5), "unexplored"),
         (lambda lines: lines[3]["positions"].pop(), "2 positions where 3"),
-        (lambda lines: lines[3]["positions"][0].update(top=[]), "position 0 lacks"),
-        (lambda lines: lines[3]["positions"][0].update(watched=None), "position 0 lacks"),
-        (lambda lines: lines[3]["positions"][0].update(watched=[-1.0]), "position 0 lacks"),
+        (lambda lines: lines[3]["positions"][0].update(top=[]), "position 0 names no"),
+        (lambda lines: lines[3]["positions"][0].update(watched=[-1.0]), "position 0 has 1 watched tokens, not 2"),
+        (lambda lines: lines[3]["positions"][1].update(watched=[-1.0]), "position 1 has 1 watched tokens, not 0"),
     ],
 )
 def test_a_result_that_is_not_what_the_contract_says_is_refused(

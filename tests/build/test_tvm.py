@@ -1,0 +1,212 @@
+"""Compiled decoders against transformers with the same, dequantized weights: tiny, random, each family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from slmc import digest
+from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
+from slmc.backends.tvm.compile import compile_model
+from slmc.backends.tvm.readback import read_back
+from slmc.checkpoint.reader import open_checkpoint
+from slmc.checkpoint.stored import read_header
+from slmc.errors import CompileError, RunnerError
+from slmc.models.decoder import rope_tables
+from slmc.quant.quantizer import quantize
+from slmc.quant.reader import QuantizedReader, open_quantized
+from slmc.quant.schemes import SCHEMES
+from slmc.runners.tvm_engine import TvmEngine
+from slmc.target import TvmVariant, cpu_features, host_variant, load_target
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
+
+Logits = npt.NDArray[np.float32]
+CONTEXT, VOCABULARY = 160, 100
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+MODELS = {
+    "llama": (transformers.LlamaConfig, {"rope_parameters": LLAMA3, "tie_word_embeddings": False}),
+    "qwen2": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
+    "qwen3": (transformers.Qwen3Config, {"head_dim": 64, "tie_word_embeddings": True}),
+}
+
+
+def variant(kernels: str) -> TvmVariant:
+    found = host_variant(load_target("host"))
+    if kernels == "avx2" and "avx2" not in cpu_features():
+        pytest.skip("this CPU has no AVX2")
+    return found.model_copy(update={"kernels": kernels})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A quantized model, and what transformers says of it."""
+
+    model: QuantizedCheckpoint
+    logits: Callable[[Sequence[int]], Logits]
+    """Of every position."""
+
+
+def make_case(family: str, scheme: str, folder: Path) -> Case:
+    torch.manual_seed(3)
+    kind, more = MODELS[family]
+    config = kind(**SMALL, **more)
+    network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for weight in network.parameters():  # norms and biases off their neutral values, logits of some size
+            weight += 0.06 * torch.randn_like(weight)
+    network.save_pretrained(folder / "base")
+    (folder / "base" / "tokenizer.json").write_text("{}")
+    base = open_checkpoint(folder / "base")
+    (folder / "quantized").mkdir()
+    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    quantize(merged, SCHEMES[scheme], (), folder / "quantized", lambda _: None)
+    model = open_quantized(folder / "quantized")
+    with QuantizedReader(model.folder) as reader:
+        state = {spec.name: torch.from_numpy(reader.dequantized(spec.name)) for spec in model.architecture.tensors()}
+    network.load_state_dict(state, strict=False)
+
+    def logits(ids: Sequence[int]) -> Logits:
+        with torch.inference_mode():
+            found: Logits = network(torch.tensor([list(ids)])).logits[0].numpy()
+        return found
+
+    return Case(model, logits)
+
+
+@pytest.fixture(scope="module", params=[(f, s) for f in MODELS for s in ("int4-g32",)] + [("qwen3", "int4-g128")])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    family, scheme = request.param
+    return make_case(family, scheme, tmp_path_factory.mktemp(f"{family}-{scheme}"))
+
+
+@pytest.fixture(scope="module", params=["portable", "avx2"])
+def kernels(request: pytest.FixtureRequest) -> str:
+    variant(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def artifact(case: Case, kernels: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifact")
+    compile_model(case.model, folder, lambda _: None, variant=variant(kernels), context=CONTEXT)
+    return folder
+
+
+def ids(count: int, seed: int = 0) -> list[int]:
+    return [int(token) for token in np.random.default_rng(seed).integers(0, VOCABULARY, count)]
+
+
+def error(found: Logits, wanted: Logits) -> float:
+    """Root mean square of the difference over that of what is wanted."""
+    return float(np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean()))
+
+
+TOLERANCE = {"portable": 1e-4, "avx2": 0.03}
+"""The portable kernels differ from torch in the order of sums alone; AVX2's round activations to 8 bits."""
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 33, 127, 128, 129, CONTEXT])
+def test_prefill_of_any_length(case: Case, artifact: Path, kernels: str, count: int) -> None:
+    prompt = ids(count)
+    found = TvmEngine(artifact).extend(prompt)
+    assert found.shape == (VOCABULARY,)
+    assert error(found, case.logits(prompt)[-1]) < TOLERANCE[kernels]
+
+
+def test_decoding_token_by_token_to_the_end_of_the_context(case: Case, artifact: Path, kernels: str) -> None:
+    engine, tokens = TvmEngine(artifact), ids(CONTEXT, seed=1)
+    wanted = case.logits(tokens)
+    found = np.stack([engine.extend([token]) for token in tokens])
+    assert error(found, wanted) < TOLERANCE[kernels]
+    assert np.mean(found.argmax(-1) == wanted.argmax(-1)) >= (1.0 if kernels == "portable" else 0.9)
+
+
+def test_what_was_rewound_leaves_no_trace(artifact: Path) -> None:
+    engine, tokens = TvmEngine(artifact), ids(40, seed=2)
+    wanted = engine.extend(tokens)
+    engine.extend(ids(9, seed=3))
+    engine.rewind(13)
+    np.testing.assert_array_equal(engine.extend(tokens[13:]), TvmEngine(artifact).extend(tokens[:13] + tokens[13:]))
+    engine.rewind(0)
+    np.testing.assert_array_equal(engine.extend(tokens), wanted)
+
+
+def test_the_context_ends_with_an_error(artifact: Path) -> None:
+    engine = TvmEngine(artifact)
+    engine.extend(ids(CONTEXT - 1))
+    engine.extend([1])
+    with pytest.raises(RunnerError, match="don't fit"):
+        engine.extend([1])
+    with pytest.raises(RunnerError, match="outside the vocabulary"):
+        TvmEngine(artifact).extend([VOCABULARY])
+
+
+def test_the_weights_read_back_and_a_changed_one_is_named(case: Case, artifact: Path) -> None:
+    found = dict(read_back(case.model, artifact))
+    assert set(found) >= {spec.name for spec in case.model.architecture.tensors()}
+    assert all(found.values())
+    path = artifact / "weights.safetensors"
+    original = path.read_bytes()
+    at = read_header(path)["layers.1.o.codes"].offset
+    try:
+        path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
+        wrong = [name for name, same in read_back(case.model, artifact) if not same]
+        assert wrong == ["model.layers.1.self_attn.o_proj.weight"]
+    finally:
+        path.write_bytes(original)
+
+
+def test_two_builds_give_the_same_bytes(case: Case, kernels: str, artifact: Path, tmp_path: Path) -> None:
+    compile_model(case.model, tmp_path, lambda _: None, variant=variant(kernels), context=CONTEXT)
+    assert digest.of_folder(tmp_path) == digest.of_folder(artifact)
+
+
+def test_rope_tables_are_transformers_own(case: Case) -> None:
+    config = transformers.AutoConfig.from_pretrained(case.model.folder.parent / "base")
+    kinds = {
+        "llama": transformers.models.llama.modeling_llama.LlamaRotaryEmbedding,
+        "qwen2": transformers.models.qwen2.modeling_qwen2.Qwen2RotaryEmbedding,
+        "qwen3": transformers.models.qwen3.modeling_qwen3.Qwen3RotaryEmbedding,
+    }
+    rotary = kinds[case.model.architecture.family](config)
+    cosines, sines = rotary(torch.zeros(1, 1, 1), torch.arange(CONTEXT)[None])
+    half = case.model.architecture.head_dim // 2
+    for table, wanted in zip(rope_tables(case.model.architecture, CONTEXT), (cosines, sines), strict=True):
+        np.testing.assert_allclose(table, wanted[0, :, :half].numpy(), atol=2e-5)
+
+
+def test_a_shape_that_the_kernels_cannot_hold_is_named(case: Case, tmp_path: Path) -> None:
+    odd = replace(case.model, architecture=replace(case.model.architecture, head_dim=24))
+    with pytest.raises(CompileError, match="head_dim is 24"):
+        compile_model(odd, tmp_path, lambda _: None, variant=variant("portable"), context=CONTEXT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiler_that_dies_is_told(case: Case, tmp_path: Path) -> None:
+    wrong = variant("portable").model_copy(update={"triple": "no-such-machine"})
+    with pytest.raises(CompileError, match="the compiler"):
+        compile_model(case.model, tmp_path, lambda _: None, variant=wrong, context=CONTEXT)
