@@ -75,7 +75,7 @@ def judge(recipe: LoadedRecipe, workload: Workload, rungs: Sequence[Rung]) -> Re
         checks=tuple(checks),
         rungs=tuple(reports),
         not_run=tuple(report.name for report in reports if report.status == "not run"),
-        flips=tuple(_flips(workload, examples, ran)),
+        flips=tuple(_flips(examples, ran)),
     )
 
 
@@ -150,9 +150,8 @@ def _compare(reference: _Judged, other: _Judged, rung: _Judged) -> Comparison:
     )
 
 
-def _flips(workload: Workload, examples: Sequence[Example], ran: Sequence[_Judged]) -> Iterator[Flip]:
+def _flips(examples: Sequence[Example], ran: Sequence[_Judged]) -> Iterator[Flip]:
     """Items whose answer changes on the way up, in the workload's order."""
-    prompts = {item.id: item.prompt or "" for item in workload.items}
     for example in examples:
         name = example.id
         for before, after in pairwise(ran):
@@ -161,7 +160,7 @@ def _flips(workload: Workload, examples: Sequence[Example], ran: Sequence[_Judge
                     id=name,
                     rung=after.name,
                     kind=_kind(before.right[name], after.right[name]),
-                    prompt=prompts[TASK + name],
+                    text="\n".join(example.fields.values()),
                     expected=example.answer,
                     answers={rung.name: rung.answers[name] for rung in ran},
                 )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+COLOURS = 4
+"""The page's stylesheet has so many, s0 to s3."""
 WIDTH = 640
-LEFT, RIGHT = 110, 20
+LEFT, RIGHT = 110, 90
 ROW = 34
-CURVE_HEIGHT = 220
-GAP = 14
-"""Between the texts at the ends of two curves."""
+CURVE_WIDTH, CURVE_HEIGHT = 460, 220
+CURVE_LEFT, CURVE_RIGHT = 50, 110
+SHARES = (0.0, 0.5, 0.95)
+LEAST = 1e-6
+"""Values below this part of the greatest are drawn at the left end of a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,10 @@ class _Scale:
 
     def ticks(self) -> list[float]:
         if self.log:
-            first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            return [10.0**power for power in range(first, last + 1)]
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            factors = (1, 2, 5) if last - first < 4 else (1,)
+            marks = [factor * 10.0**power for power in range(first, last) for factor in factors]
+            return [mark for mark in marks if self.low <= mark <= self.high]
         step = _step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         return [round(index * step, 12) for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -64,68 +70,80 @@ def intervals(bars: Sequence[Bar]) -> Markup:
     """Each value as a point on its interval, in percent, one row each."""
     low, high = min(bar.low for bar in bars), max(bar.high for bar in bars)
     margin = max((high - low) * 0.15, 0.002)
-    scale = _Scale(max(0.0, low - margin), min(1.0, high + margin), LEFT, WIDTH - RIGHT - 70)
+    scale = _Scale(max(0.0, low - margin), min(1.0, high + margin), LEFT, WIDTH - RIGHT)
     height = ROW * len(bars) + 8
     parts = [_ticks(scale, height, [f"{tick:.4g}%" for tick in (100 * tick for tick in scale.ticks())])]
-    for index, bar in enumerate(bars):
-        y = ROW * index + ROW / 2 + 4
-        parts.append(
-            Markup(
-                '<g class="series s{n}"><text class="name" x="{lx}" y="{ty}" text-anchor="end">{name}</text>'
-                '<line x1="{x1}" x2="{x2}" y1="{y}" y2="{y}"/><circle cx="{cx}" cy="{y}" r="5"/>'
-                '<text class="value" x="{rx}" y="{ty}" text-anchor="end">{text}</text></g>'
-            ).format(
-                n=index % 4,
-                lx=LEFT - 14,
-                ty=y + 4,
-                name=bar.name,
-                x1=_px(scale.at(bar.low)),
-                x2=_px(scale.at(bar.high)),
-                y=y,
-                cx=_px(scale.at(bar.value)),
-                rx=WIDTH - 4,
-                text=bar.text,
-            )
-        )
-    return _svg(height + 26, parts, "accuracy by rung, with 95% intervals")
+    parts += [_coloured(index, _bar(bar, ROW * index + ROW / 2 + 4, scale)) for index, bar in enumerate(bars)]
+    return _svg(WIDTH, height + 26, parts, "accuracy by rung, with 95% intervals")
+
+
+def _bar(bar: Bar, y: float, scale: _Scale) -> Markup:
+    return Markup(
+        '<text x="{name_x}" y="{text_y}" text-anchor="end">{bar.name}</text>'
+        '<line x1="{low}" x2="{high}" y1="{y}" y2="{y}"/><circle cx="{value}" cy="{y}" r="5"/>'
+        '<text x="{text_x}" y="{text_y}" text-anchor="end">{bar.text}</text>'
+    ).format(
+        bar=bar,
+        y=y,
+        name_x=LEFT - 14,
+        text_x=WIDTH - 4,
+        text_y=y + 4,
+        low=_px(scale.at(bar.low)),
+        value=_px(scale.at(bar.value)),
+        high=_px(scale.at(bar.high)),
+    )
+
+
+def _coloured(index: int, marks: Markup) -> Markup:
+    return Markup('<g class="series s{}">{}</g>').format(index % COLOURS, marks)
 
 
 def curves(plotted: Sequence[Curve], unit: str, *, first: int = 0) -> Markup:
     """Cumulative distributions over a logarithmic axis; `first` is the colour of the first curve."""
     values = [value for curve in plotted for value in curve.quantiles if value > 0]
-    low = max(min(values, default=1.0), max(values, default=1.0) * 1e-6)
-    high = max(values, default=10.0)
-    scale = _Scale(low / 1.3, high * 1.3, 56, WIDTH - 120, log=True)
-    parts = [_ticks(scale, CURVE_HEIGHT, [f"{tick:g}" for tick in scale.ticks()])]
-    for share in (0.0, 0.5, 0.95, 1.0):
-        y = _height(share)
-        parts.append(
-            Markup('<line class="grid" x1="56" x2="{}" y1="{}" y2="{}"/>').format(WIDTH - 120, y, y)
-            + Markup('<text class="tick" x="48" y="{}" text-anchor="end">{}%</text>').format(y + 4, f"{share:.0%}"[:-1])
+    high = max(values, default=1.0)
+    low = max(min(values, default=1.0), high * LEAST)
+    scale = _Scale(low / 1.3, high * 1.3, CURVE_LEFT, CURVE_WIDTH - CURVE_RIGHT, log=True)
+    parts = [_ticks(scale, CURVE_HEIGHT, [f"{tick:g}" for tick in scale.ticks()]), *map(_share_line, SHARES)]
+    for index, curve in enumerate(plotted):
+        points = " ".join(f"{_px(scale.at(max(value, low)))},{y}" for value, y in _steps(curve))
+        line = Markup('<polyline points="{}"/>').format(points)
+        parts.append(_coloured(index + first, line + _legend(index, curve.name)))
+    parts.append(
+        Markup('<text class="tick" x="{}" y="{}">{}</text>').format(
+            CURVE_WIDTH - CURVE_RIGHT + 8, CURVE_HEIGHT + 18, unit
         )
-    names = _apart([_height(0.5) for _ in plotted])
-    for index, (curve, y) in enumerate(zip(plotted, names, strict=True)):
-        steps = len(curve.quantiles) - 1
-        points = " ".join(
-            f"{_px(scale.at(max(value, low)))},{_height(rank / steps)}" for rank, value in enumerate(curve.quantiles)
-        )
-        parts.append(
-            Markup('<g class="series s{}"><polyline points="{}"/>').format((index + first) % 4, points)
-            + Markup('<circle cx="{}" cy="{}" r="4"/>').format(WIDTH - 108, y)
-            + Markup('<text class="name" x="{}" y="{}">{}</text></g>').format(WIDTH - 98, y + 4, curve.name)
-        )
-    parts.append(Markup('<text class="tick" x="{}" y="{}">{}</text>').format(WIDTH - 112, CURVE_HEIGHT + 20, unit))
-    return _svg(CURVE_HEIGHT + 26, parts, f"share of all below a number of {unit}")
+    )
+    return _svg(CURVE_WIDTH, CURVE_HEIGHT + 26, parts, f"share of all below a number of {unit}")
+
+
+def _steps(curve: Curve) -> Iterator[tuple[float, float]]:
+    """Each quantile with its height."""
+    last = len(curve.quantiles) - 1
+    return ((value, _height(rank / last)) for rank, value in enumerate(curve.quantiles))
 
 
 def _height(share: float) -> float:
-    return round(10 + (CURVE_HEIGHT - 18) * (1 - share), 1)
+    return _px(10 + (CURVE_HEIGHT - 18) * (1 - share))
 
 
-def _apart(wanted: Sequence[float]) -> list[float]:
-    """Places for labels, each GAP below the one before."""
-    start = wanted[0] - GAP * (len(wanted) - 1) if wanted else 0.0
-    return [start + 2 * GAP * index for index in range(len(wanted))]
+def _share_line(share: float) -> Markup:
+    return Markup(
+        '<line class="grid" x1="{x1}" x2="{x2}" y1="{y}" y2="{y}"/>'
+        '<text class="tick" x="{tx}" y="{ty}" text-anchor="end">{share:.0%}</text>'
+    ).format(
+        x1=CURVE_LEFT,
+        x2=CURVE_WIDTH - CURVE_RIGHT,
+        y=_height(share),
+        tx=CURVE_LEFT - 8,
+        ty=_height(share) + 4,
+        share=share,
+    )
+
+
+def _legend(index: int, name: str) -> Markup:
+    x, y = CURVE_WIDTH - CURVE_RIGHT + 16, CURVE_HEIGHT / 3 + 24 * index
+    return Markup('<circle cx="{}" cy="{}" r="5"/><text x="{}" y="{}">{}</text>').format(x, y, x + 12, y + 4, name)
 
 
 def _ticks(scale: _Scale, height: float, texts: Iterable[str]) -> Markup:
@@ -139,9 +157,9 @@ def _ticks(scale: _Scale, height: float, texts: Iterable[str]) -> Markup:
     return Markup("").join(lines)
 
 
-def _svg(height: float, parts: Iterable[Markup], title: str) -> Markup:
+def _svg(width: float, height: float, parts: Iterable[Markup], title: str) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, height, escape(title), Markup("").join(parts)
+        width, height, title, Markup("").join(parts)
     )
 
 

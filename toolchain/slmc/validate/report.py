@@ -110,7 +110,8 @@ class Flip(Strict):
     """The first rung whose answer differs from the one before it."""
     kind: Literal["lost", "won", "other"]
     """What that change did: a right answer lost, one won, or wrong as before."""
-    prompt: str
+    text: str
+    """The item's fields, as the data has them."""
     expected: str
     answers: dict[str, str]
     """By rung."""

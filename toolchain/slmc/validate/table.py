@@ -38,7 +38,7 @@ def print_speed(speed: Speed, console: Console) -> None:
 
 def _ladder(report: Report) -> Table:
     table = Table(title=f"{escape(report.recipe)} {escape(report.recipe_version)}: {report.items} items")
-    columns = ("rung", "accuracy", "95%", "lost", "won", "mean KL", "same first choice", "ms p50", "ms p95")
+    columns = ("rung", "accuracy", "lost", "won", "mean KL", "same first choice", "ms p50", "ms p95")
     for column in columns:
         table.add_column(column, justify="left" if column == "rung" else "right")
     for rung in report.rungs:
@@ -55,7 +55,6 @@ def _rung(rung: RungReport) -> list[str]:
     batched = "*" if answers.speed.batched else ""
     return [
         words.percent(answers.accuracy.share),
-        words.spread(answers.accuracy.interval),
         words.NOTHING if compared is None else str(compared.paired.lost),
         words.NOTHING if compared is None else str(compared.paired.won),
         words.nats(compared.divergence.mean if compared and compared.divergence else None),

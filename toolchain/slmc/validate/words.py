@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slmc.validate.report import Check, Report
-from slmc.validate.statistics import Interval, Verdict
+from slmc.validate.statistics import Verdict
 
 VERDICTS: dict[Verdict, str] = {"pass": "pass", "fail": "fail", "unclear": "can't tell"}
 GATES = {
@@ -21,10 +21,6 @@ _BOUNDS = {"min_accuracy": "≥", "min_agreement": "≥", "max_accuracy_drop": "
 
 def percent(share: float | None) -> str:
     return NOTHING if share is None else f"{share:.2%}"
-
-
-def spread(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.low:.2%} to {interval.high:.2%}"
 
 
 def nats(value: float | None) -> str:
