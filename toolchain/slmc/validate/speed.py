@@ -63,6 +63,8 @@ class TaskSpeed(Strict):
 
     batched: bool
     """Timings are shares of batches: throughput, and no user's wait."""
+    first_token_ms_p50: float
+    """From a prompt in to its first logits out."""
     decision_ms_p50: float
     decision_ms_p95: float
     decision_ms: tuple[float, ...]
@@ -114,6 +116,7 @@ def task_speed(result: Result) -> TaskSpeed:
     waits = np.array([answer.prefill_ms + answer.decode_ms for answer in answers])
     return TaskSpeed(
         batched=result.environment.batched,
+        first_token_ms_p50=float(np.quantile([answer.prefill_ms for answer in answers], 0.5)),
         decision_ms_p50=float(np.quantile(waits, 0.5)),
         decision_ms_p95=float(np.quantile(waits, 0.95)),
         decision_ms=tuple(float(value) for value in np.quantile(waits, np.linspace(0, 1, 101))),

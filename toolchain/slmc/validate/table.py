@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from slmc import console
 from slmc.validate import words
 from slmc.validate.report import Report, RungReport
 from slmc.validate.speed import Speed, Spread
@@ -13,18 +14,19 @@ from slmc.validate.speed import Speed, Spread
 COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow"}
 
 
-def print_report(report: Report, console: Console) -> None:
-    console.print(_ladder(report))
-    console.print(_checks(report))
+def print_report(report: Report, screen: Console) -> None:
+    screen.print(_ladder(report))
+    screen.print(_checks(report))
     verdict = f"[bold {COLOURS[report.verdict]}]{words.VERDICTS[report.verdict]}[/]"
-    console.print(f"{verdict}: {escape(words.summary(report))}")
+    screen.print(f"{verdict}: {escape(words.summary(report))}")
     missing = words.missing(report)
     if missing:
-        console.print(f"[yellow]{missing}[/]")
+        screen.print(f"[yellow]{missing}[/]")
 
 
-def print_speed(speed: Speed, console: Console) -> None:
-    table = Table(title=f"speed on {escape(speed.environment.device)}, {speed.environment.threads} threads")
+def print_speed(speed: Speed, screen: Console) -> None:
+    table = console.table()
+    table.title = f"speed on {escape(speed.environment.device)}, {speed.environment.threads} threads"
     for column in ("what", "median", "least", "most", "variation", "rounds"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for phase in (speed.short, speed.long):
@@ -32,12 +34,13 @@ def print_speed(speed: Speed, console: Console) -> None:
         table.add_row(f"prefill {phase.prompt_tokens}{cut}, tokens/s", *_spread(phase.tokens_per_s))
         table.add_row(f"first token after {phase.prompt_tokens}, ms", *_spread(phase.first_token_ms))
     table.add_row(f"decode {speed.decoded_tokens}, tokens/s", *_spread(speed.decode_tokens_per_s))
-    console.print(table)
-    console.print(f"loaded in {words.quantity(speed.load_ms)} ms, peak memory {words.size(speed.peak_memory_bytes)}")
+    screen.print(table)
+    screen.print(f"loaded in {words.quantity(speed.load_ms)} ms, peak memory {words.size(speed.peak_memory_bytes)}")
 
 
 def _ladder(report: Report) -> Table:
-    table = Table(title=f"{escape(report.recipe)} {escape(report.recipe_version)}: {report.items} items")
+    table = console.table()
+    table.title = f"{escape(report.recipe)} {escape(report.recipe_version)}: {report.items} items"
     columns = ("rung", "accuracy", "lost", "won", "mean KL", "same first choice", "ms p50", "ms p95")
     for column in columns:
         table.add_column(column, justify="left" if column == "rung" else "right")
@@ -65,19 +68,12 @@ def _rung(rung: RungReport) -> list[str]:
 
 
 def _checks(report: Report) -> Table:
-    table = Table()
-    for column in ("check", "rung", "promise", "verdict", "evidence"):
-        table.add_column(column)
+    rows = console.table("check", "rung", "promise", "measured", "")
     for check in report.checks:
         colour = COLOURS[check.verdict]
-        table.add_row(
-            words.GATES[check.gate],
-            check.rung,
-            words.limit(check),
-            f"[{colour}]{words.VERDICTS[check.verdict]}[/]",
-            escape(check.evidence),
-        )
-    return table
+        verdict = f"[{colour}]{words.VERDICTS[check.verdict]}[/]"
+        rows.add_row(words.GATES[check.gate], check.rung, words.limit(check), words.measured(check), verdict)
+    return rows
 
 
 def _spread(spread: Spread) -> tuple[str, ...]:

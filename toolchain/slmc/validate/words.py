@@ -46,6 +46,16 @@ def limit(check: Check) -> str:
     return f"{_BOUNDS[check.gate]} {value}"
 
 
+def measured(check: Check) -> str:
+    """What was measured with its 95% interval, such as "0.27% (-0.11% to 0.66%)"."""
+    if check.measured is None:
+        return NOTHING
+    shown = nats if check.gate == "max_mean_kl" else percent
+    interval = check.interval
+    around = "" if interval is None else f" ({shown(interval.low)} to {shown(interval.high)})"
+    return shown(check.measured) + around
+
+
 def summary(report: Report) -> str:
     """One sentence: what was found, and what to look at first."""
     if report.blame is not None:
