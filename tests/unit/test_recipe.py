@@ -89,6 +89,7 @@ def test_a_link_cannot_leave_the_recipe_either(recipe_folder: Path) -> None:
         ("\n\n", "no item"),
         ("{", "not JSON"),
         ("[]", "JSON object"),
+        ('{"id": "1", "text": "\\ud800", "label": "yes"}', "whole characters"),
         ('{"id": 1, "text": "a", "label": "yes"}', "`id` string"),
         ('{"id": "1", "label": "yes"}', "no string 'text'"),
         ('{"id": "1", "text": "a", "label": "maybe"}', "label is 'maybe'"),

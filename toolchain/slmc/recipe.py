@@ -218,8 +218,9 @@ class LoadedRecipe:
     def _parse_line(self, line: str, where: str, wanted: set[str], labels: set[str]) -> Example:
         try:
             item = json.loads(line)
+            json.dumps(item, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except ValueError as error:
-            raise RecipeError(f"not JSON: {error}", where=where) from None
+            raise RecipeError(f"not JSON of whole characters: {error}", where=where) from None
         if not isinstance(item, dict) or not isinstance(item.get("id"), str):
             raise RecipeError("an item is a JSON object with an `id` string", where=where)
         for field in sorted(wanted):

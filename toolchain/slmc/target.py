@@ -44,7 +44,7 @@ class TvmVariant(Strict):
     features: tuple[str, ...] = Field(default=(), description="CPU features that must be there")
     triple: str
     cpu: str = Field(description="LLVM's name of the CPU level")
-    kernels: Literal["avx2", "portable"]
+    kernels: Literal["vnni", "avx2", "portable"]
 
 
 class Target(Strict):

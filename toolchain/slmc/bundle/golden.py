@@ -49,9 +49,10 @@ def read_golden(folder: Path) -> list[GoldenItem]:
     path = folder / GOLDEN
     items = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
         for number, line in enumerate(lines, 1):
-            items.append(parse(GoldenItem, json.loads(line), Path(f"{path}:{number}"), BundleError))
+            if line:
+                items.append(parse(GoldenItem, json.loads(line), Path(f"{path}:{number}"), BundleError))
     except (OSError, ValueError) as error:
         raise BundleError(f"golden.jsonl can't be read: {error}", where=path) from None
     return items
