@@ -53,7 +53,12 @@ class Ladder:
         results = {name: proof / f"{name}.jsonl" for name in ("quantized", "compiled")}
         if quantized is not None:
             results["quantized"] = self.work / "quantized.jsonl"
-            run(rungs.reference_command(quantized), workload, results["quantized"], timeout_s=600)
+            run(
+                rungs.reference_command(quantized, self.reference / rungs.CODEC),
+                workload,
+                results["quantized"],
+                timeout_s=600,
+            )
         if bundle is not None:
             results["compiled"] = self.work / "compiled.jsonl"
             command = rungs.bundle_command(bundle, read_manifest(bundle))

@@ -68,6 +68,12 @@ class Codec:
             raise BundleError(f"the prompt format can't be read: {error}", where=path) from None
         return cls(_read_tokenizer(folder / TOKENIZER_FILE), form)
 
+    def save(self, folder: Path) -> None:
+        """Write what `open` reads into a new folder."""
+        folder.mkdir()
+        self._tokenizer.save(str(folder / TOKENIZER_FILE))
+        write_format(self.format, folder)
+
     @property
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
@@ -114,6 +120,12 @@ class Codec:
             if ids in seen:
                 raise RecipeError(f"labels {seen[ids]!r} and {label!r} have the same tokens", where="task.labels")
             seen[ids] = label
+
+
+def write_format(form: PromptFormat, folder: Path) -> None:
+    """Same format, same bytes."""
+    text = json.dumps(form.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / PROMPT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def compile_prompt(recipe: LoadedRecipe, checkpoint: Path, examples: Iterable[Example]) -> Codec:

@@ -1,7 +1,8 @@
 """Climb the ladder: each rung's result is a file, kept in the store like any other stage's.
 
 reference/   workload.jsonl, reference.jsonl, and watched.jsonl: the same workload that also
-             asks for the reference's likeliest tokens, for every later rung
+             asks for the reference's likeliest tokens, for every later rung;
+                 codec/: the tokenizer and prompt format that the torch rungs read and write text with
 quantized/   quantized.jsonl
 compiled/    compiled.jsonl
 """
@@ -26,6 +27,7 @@ from slmc.validate.workload import make_workload, with_watch
 
 WORKLOAD, WATCHED = "workload.jsonl", "watched.jsonl"
 REFERENCE, QUANTIZED, COMPILED = "reference.jsonl", "quantized.jsonl", "compiled.jsonl"
+CODEC = "codec"
 TIMEOUT_S = 6 * 3600.0
 
 
@@ -56,7 +58,10 @@ def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Cod
 
     def make(folder: Path) -> None:
         workload = make_workload(plan.recipe, codec, folder / WORKLOAD, context=plan.context.value, limit=limit)
-        run(reference_command(merged.folder), folder / WORKLOAD, folder / REFERENCE, timeout_s=TIMEOUT_S)
+        codec.save(folder / CODEC)
+        run(
+            reference_command(merged.folder, folder / CODEC), folder / WORKLOAD, folder / REFERENCE, timeout_s=TIMEOUT_S
+        )
         with_watch(workload, read_result(folder / REFERENCE, workload), folder / WATCHED)
 
     return store.obtain(reference_stage(plan, limit), make)
@@ -65,7 +70,13 @@ def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Cod
 def run_quantized(plan: Plan, store: Store, quantized: QuantizedCheckpoint, reference: Entry) -> Entry:
     """Ask the quantized checkpoint, dequantized in torch."""
     stage = Stage("quantized", {"quantize": plan.quantize.key, "reference": reference.key})
-    return _answer(store, stage, reference_command(quantized.folder), reference.folder / WATCHED, QUANTIZED)
+    return _answer(
+        store,
+        stage,
+        reference_command(quantized.folder, reference.folder / CODEC),
+        reference.folder / WATCHED,
+        QUANTIZED,
+    )
 
 
 def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry:
@@ -75,8 +86,8 @@ def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entr
     return _answer(store, stage, bundle_command(bundle, manifest), reference.folder / WATCHED, COMPILED)
 
 
-def reference_command(model: Path) -> list[str]:
-    return [sys.executable, "-m", "slmc.runners.reference", "--model", str(model)]
+def reference_command(model: Path, codec: Path) -> list[str]:
+    return [sys.executable, "-m", "slmc.runners.reference", "--model", str(model), "--codec", str(codec)]
 
 
 def bundle_command(bundle: Path, manifest: Manifest, threads: int | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from slmc.artifacts import CompiledModel, QuantizedCheckpoint
 from slmc.bundle.golden import GoldenItem, write_golden
 from slmc.bundle.manifest import Manifest, list_files, write_manifest
 from slmc.errors import BundleError
-from slmc.prompt import PROMPT_FILE, TOKENIZER_FILE, Codec
+from slmc.prompt import TOKENIZER_FILE, Codec, write_format
 
 _TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
@@ -42,8 +41,7 @@ def _write_tokenizer(content: Content, folder: Path) -> None:
         source = content.quantized.folder / name
         if source.is_file():
             shutil.copyfile(source, folder / name)
-    form = content.codec.format.model_dump(mode="json")
-    (folder / PROMPT_FILE).write_text(json.dumps(form, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_format(content.codec.format, folder)
 
 
 def deliver(stored: Path, destination: Path) -> None:
