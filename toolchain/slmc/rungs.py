@@ -2,7 +2,7 @@
 
 reference/   workload.jsonl, reference.jsonl, and watched.jsonl: the same workload that also
              asks for the reference's likeliest tokens, for every later rung;
-                 codec/: the tokenizer and prompt format that the torch rungs read and write text with
+             codec/, the tokenizer and prompt format that the torch rungs read and write text with
 quantized/   quantized.jsonl
 compiled/    compiled.jsonl
 """
