@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from slmc.checkpoint.adapter_config import read_adapter_config
-from slmc.checkpoint.lora import adapter_digest, merge
+from slmc.checkpoint.lora import merge
 from slmc.checkpoint.reader import EMBEDDING, HEAD, TensorReader, open_checkpoint
 from slmc.errors import AdapterError
 
@@ -263,14 +262,3 @@ def test_peft_gets_whole_adapters_only(
     safetensors_numpy.save_file(weights, path)
     with pytest.raises(AdapterError, match=match):
         merged(base, adapter, tmp_path / "out")
-
-
-def test_the_digest_follows_options_and_weights(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base")
-    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
-    first = adapter_digest(adapter)
-    (adapter / "README.md").write_text("other words")
-    assert adapter_digest(adapter) == first
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 7}))
-    assert adapter_digest(adapter) != first

@@ -28,7 +28,7 @@ from slmc.sources import locate
 from slmc.validate.ladder import Rung, judge
 from slmc.validate.report import Report
 
-from .conftest import Demo
+from .conftest import LIMIT, Demo
 
 pytestmark = pytest.mark.build
 
@@ -42,10 +42,8 @@ class Ladder:
         self.demo, self.work = demo, work
         self.merged = merge_stage(demo.plan, demo.store)
         self.quantized = quantize_stage(demo.plan, demo.store, self.merged)
-        stage = rungs.reference_stage(demo.plan, 600)
-        folder = demo.store.find(stage.name, stage.key)
-        assert folder is not None
-        self.reference = folder
+        stage = rungs.reference_stage(demo.plan, LIMIT)
+        self.reference = demo.store.root / stage.name / stage.key
 
     def judge(self, *, quantized: Path | None = None, bundle: Path | None = None) -> Report:
         """With neither, the demo's own rungs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from slmc.backends.tvm.readback import read_back
 from slmc.checkpoint.reader import open_checkpoint
 from slmc.checkpoint.stored import read_header
 from slmc.errors import CompileError, RunnerError
+from slmc.models.compiled import CompiledDecoder, read_compiled, write_compiled
 from slmc.models.decoder import rope_tables
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.quant.schemes import SCHEMES
 from slmc.runners.tvm_engine import TvmEngine
-from slmc.target import TvmVariant, cpu_features, host_variant, load_target
+from slmc.target import TvmVariant, host_variant, load_target
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -55,10 +57,13 @@ MODELS = {
 
 
 def variant(kernels: str) -> TvmVariant:
-    found = host_variant(load_target("host"))
-    if kernels == "avx2" and "avx2" not in cpu_features():
-        pytest.skip("this CPU has no AVX2")
-    return found.model_copy(update={"kernels": kernels})
+    """The host target's own way to compile with these kernels; skips where this machine can't run them."""
+    host = load_target("host")
+    ways = tuple(way for way in host.tvm if way.kernels == kernels)
+    try:
+        return host_variant(host.model_copy(update={"tvm": ways}))
+    except CompileError:
+        pytest.skip(f"this machine can't run the {kernels} kernels")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Case:
     """Of every position."""
 
 
-def make_case(family: str, scheme: str, folder: Path) -> Case:
+def make_case(family: str, scheme: str, folder: Path, keep: tuple[str, ...] = ()) -> Case:
     torch.manual_seed(3)
     kind, more = MODELS[family]
     config = kind(**SMALL, **more)
@@ -83,7 +88,7 @@ def make_case(family: str, scheme: str, folder: Path) -> Case:
     base = open_checkpoint(folder / "base")
     (folder / "quantized").mkdir()
     merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES[scheme], (), folder / "quantized", lambda _: None)
+    quantize(merged, SCHEMES[scheme], keep, folder / "quantized", lambda _: None)
     model = open_quantized(folder / "quantized")
     with QuantizedReader(model.folder) as reader:
         state = {spec.name: torch.from_numpy(reader.dequantized(spec.name)) for spec in model.architecture.tensors()}
@@ -103,7 +108,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make_case(family, scheme, tmp_path_factory.mktemp(f"{family}-{scheme}"))
 
 
-@pytest.fixture(scope="module", params=["portable", "avx2"])
+@pytest.fixture(scope="module", params=["portable", "avx2", "vnni"])
 def kernels(request: pytest.FixtureRequest) -> str:
     variant(request.param)
     return str(request.param)
@@ -125,8 +130,8 @@ def error(found: Logits, wanted: Logits) -> float:
     return float(np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean()))
 
 
-TOLERANCE = {"portable": 1e-4, "avx2": 0.03}
-"""The portable kernels differ from torch in the order of sums alone; AVX2's round activations to 8 bits."""
+TOLERANCE = {"portable": 1e-4, "avx2": 0.03, "vnni": 0.03}
+"""The portable kernels differ from torch in the order of sums alone; the others round activations to 8 bits."""
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 33, 127, 128, 129, CONTEXT])
@@ -165,6 +170,62 @@ def test_the_context_ends_with_an_error(artifact: Path) -> None:
         TvmEngine(artifact).extend([VOCABULARY])
 
 
+def test_a_prompt_read_at_once_or_in_pieces_is_the_same_to_the_bit(artifact: Path) -> None:
+    tokens = ids(50, seed=4)
+    at_once, in_pieces, one_by_one = (TvmEngine(artifact) for _ in range(3))
+    wanted = at_once.extend(tokens)
+    in_pieces.extend(tokens[:3])
+    np.testing.assert_array_equal(in_pieces.extend(tokens[3:]), wanted)
+    np.testing.assert_array_equal([one_by_one.extend([token]) for token in tokens][-1], wanted)
+
+
+def test_two_threads_answer_as_one(artifact: Path) -> None:
+    tokens = ids(30, seed=5)
+    wanted = TvmEngine(artifact, threads=1).extend(tokens)
+    np.testing.assert_array_equal(TvmEngine(artifact, threads=2).extend(tokens), wanted)
+    TvmEngine(artifact, threads=1)  # the number of threads is the whole process's
+
+
+def damaged(artifact: Path, folder: Path) -> CompiledDecoder:
+    """A copy of an artifact in `folder`, and its model.json."""
+    shutil.copytree(artifact, folder)
+    return read_compiled(folder)
+
+
+def test_a_cpu_without_the_instructions_is_told_beforehand(artifact: Path, tmp_path: Path) -> None:
+    compiled = damaged(artifact, tmp_path / "copy")
+    write_compiled(tmp_path / "copy", compiled.model_copy(update={"cpu_features": ("avx9000",)}))
+    with pytest.raises(RunnerError, match="avx9000"):
+        TvmEngine(tmp_path / "copy")
+
+
+def test_a_damaged_artifact_is_told(artifact: Path, tmp_path: Path) -> None:
+    compiled = damaged(artifact, tmp_path / "copy")
+    library = tmp_path / "copy" / compiled.library
+    library.write_bytes(library.read_bytes()[:1000])
+    with pytest.raises(RunnerError, match="missing or damaged"):
+        TvmEngine(tmp_path / "copy")
+    weights = tmp_path / "copy" / "weights.safetensors"
+    shutil.copy(artifact / compiled.library, library)
+    weights.write_bytes(weights.read_bytes()[:-64])
+    with pytest.raises(RunnerError, match="safetensors"):
+        TvmEngine(tmp_path / "copy")
+    (tmp_path / "copy" / "model.json").write_text('{"slmc_tvm": 1, "libary": "model.so"}')
+    with pytest.raises(RunnerError, match="libary"):
+        TvmEngine(tmp_path / "copy")
+
+
+def test_a_model_that_answers_nonsense_is_told(artifact: Path, tmp_path: Path) -> None:
+    damaged(artifact, tmp_path / "copy")
+    weights = tmp_path / "copy" / "weights.safetensors"
+    at = read_header(weights)["norm"].offset
+    with weights.open("r+b") as file:
+        file.seek(at)
+        file.write(np.full(SMALL["hidden_size"], np.nan, np.float32).tobytes())
+    with pytest.raises(RunnerError, match="no numbers"):
+        TvmEngine(tmp_path / "copy").extend([1, 2, 3])
+
+
 def test_the_weights_read_back_and_a_changed_one_is_named(case: Case, artifact: Path) -> None:
     found = dict(read_back(case.model, artifact))
     assert set(found) >= {spec.name for spec in case.model.architecture.tensors()}
@@ -197,6 +258,14 @@ def test_rope_tables_are_transformers_own(case: Case) -> None:
     half = case.model.architecture.head_dim // 2
     for table, wanted in zip(rope_tables(case.model.architecture, CONTEXT), (cosines, sines), strict=True):
         np.testing.assert_allclose(table, wanted[0, :, :half].numpy(), atol=2e-5)
+
+
+def test_a_kept_matrix_is_named(tmp_path: Path) -> None:
+    case = make_case("qwen2", "int4-g32", tmp_path, keep=("*.1.mlp.down_proj.weight",))
+    (tmp_path / "artifact").mkdir()
+    with pytest.raises(CompileError, match=r"layers\.1\.mlp\.down_proj\.weight is kept"):
+        compile_model(case.model, tmp_path / "artifact", lambda _: None, variant=variant("portable"), context=CONTEXT)
+    assert list((tmp_path / "artifact").iterdir()) == []
 
 
 def test_a_shape_that_the_kernels_cannot_hold_is_named(case: Case, tmp_path: Path) -> None:

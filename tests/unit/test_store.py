@@ -36,7 +36,6 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
     assert (first.reused, second.reused) == (False, True)
     assert (second.folder / "sub" / "file").read_text() == "hello"
     assert store.has(STAGE)
-    assert store.find("merge", STAGE.key) == second.folder
 
 
 def test_other_inputs_are_another_result() -> None:
@@ -90,8 +89,6 @@ def test_an_entry_changed_by_hand_is_caught(tmp_path: Path, what: str) -> None:
         (folder / ".stage.json").write_text("{")
     with pytest.raises(StoreError, match="damaged"):
         store.obtain(STAGE, refuse)
-    with pytest.raises(StoreError, match="damaged"):
-        store.find("merge", STAGE.key)
 
 
 def child(root: Path, body: str) -> subprocess.Popen[bytes]:

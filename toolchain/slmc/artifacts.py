@@ -52,11 +52,3 @@ class CompiledModel:
     backend: str
     target: str
     digest: str
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """The folder that a mobile team takes, with its `manifest.json`."""
-
-    folder: Path
-    digest: str

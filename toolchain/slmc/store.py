@@ -71,14 +71,6 @@ class Store:
         """A finished result stands there; its content is checked only when it is used."""
         return (self._folder(stage) / SEAL).is_file()
 
-    def find(self, name: str, key: str) -> Path | None:
-        """A finished and undamaged result by its name and key, whatever made it."""
-        folder = self.root / name / key
-        if not (folder / SEAL).is_file():
-            return None
-        _verify(folder)
-        return folder
-
     def obtain(self, stage: Stage, make: Callable[[Path], None]) -> Entry:
         """The stage's result: reused if it is there, else made by `make(folder)` in a fresh folder.
 

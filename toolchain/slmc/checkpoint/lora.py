@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from slmc import digest
 from slmc.artifacts import Checkpoint
 from slmc.checkpoint.adapter import Change, LowRank, read_changes, told_as_adapter_errors, weights_path
-from slmc.checkpoint.adapter_config import CONFIG, read_adapter_config
+from slmc.checkpoint.adapter_config import read_adapter_config
 from slmc.checkpoint.dtypes import NUMPY, Float32
 from slmc.checkpoint.merged import stored_name, write_merged
 from slmc.checkpoint.peft_merge import merge_through_peft
@@ -39,12 +38,6 @@ def merge(base: Checkpoint, adapter: Path, out: Path, advance: Advance) -> None:
     with TensorReader(base.folder) as base_reader, _open_adapter(weights) as adapter_reader:
         changes = read_changes(adapter_reader, config, base.architecture)
         write_merged(base, _Merged(base_reader, adapter_reader, changes), out, advance)
-
-
-def adapter_digest(adapter: Path) -> str:
-    """Digest of the adapter's options and weights, whatever else lies in its folder."""
-    read_adapter_config(adapter)
-    return digest.of_value({path.name: digest.of_file(path) for path in (adapter / CONFIG, weights_path(adapter))})
 
 
 def _open_adapter(weights: Path) -> TensorReader:
