@@ -191,11 +191,12 @@ def test_weights_that_are_not_safetensors(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="not a whole safetensors file"):
         merged(base, adapter)
     path.rename(adapter / "adapter_model.bin")
+    checkpoint = open_checkpoint(base)
     with pytest.raises(AdapterError, match="a pickle"):
-        merged(base, adapter)
+        merge(checkpoint, adapter, tmp_path, lambda weights: None)
     (adapter / "adapter_model.bin").unlink()
     with pytest.raises(AdapterError, match="no weights in the adapter"):
-        merged(base, adapter)
+        merge(checkpoint, adapter, tmp_path, lambda weights: None)
     (adapter / "adapter_config.json").unlink()
     with pytest.raises(AdapterError, match=r"no adapter_config\.json"):
-        merged(base, adapter)
+        merge(checkpoint, adapter, tmp_path, lambda weights: None)
