@@ -7,9 +7,11 @@ venv=${SLMC_VENV:-.venv}
 stamp=$venv/.slmc-$(printf '%s' "$extras" | tr , -)
 wanted=$(sha256sum pyproject.toml 2>/dev/null || shasum -a 256 pyproject.toml)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-  python=$(command -v python3.12 || command -v python3.13 || command -v python3.11 || command -v python3)
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    { echo "Python 3.11 or newer is needed; $python is older" >&2; exit 1; }
+  # A name on the PATH may be a shim without a Python behind it: each is asked.
+  for python in python3 python3.13 python3.12 python3.11 none; do
+    [ $python != none ] || { echo "slmc needs Python 3.11 or newer on the PATH" >&2; exit 1; }
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+  done
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   echo "Installing slmc[$extras] into $venv ..." >&2
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]" >&2
