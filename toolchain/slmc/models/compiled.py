@@ -19,8 +19,12 @@ WEIGHTS = "weights.safetensors"
 ALIGNMENT = 64
 """In bytes; the compiled kernels take every tensor to begin at a multiple of it."""
 
-Kernels = Literal["avx2", "portable"]
-CACHE_DTYPES: dict[Kernels, Literal["float16", "float32"]] = {"avx2": "float16", "portable": "float32"}
+Kernels = Literal["vnni", "avx2", "portable"]
+CACHE_DTYPES: dict[Kernels, Literal["float16", "float32"]] = {
+    "vnni": "float16",
+    "avx2": "float16",
+    "portable": "float32",
+}
 """Of keys and values. Without F16C a float16 costs a call to widen, and the portable kernels are the exact ones."""
 
 Count = Annotated[int, Field(gt=0)]
@@ -42,8 +46,10 @@ class CompiledDecoder(Strict):
 
     slmc_tvm: Literal[1] = 1
     library: Annotated[str, Field(pattern=r"^model\.(so|dylib|dll)$")]
+    library_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     triple: str
     cpu: str
+    cpu_features: tuple[str, ...] = Field(description="that the library uses, as Linux names them")
     kernels: Kernels
     vocab_size: Count
     context: Count

@@ -12,13 +12,19 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slmc import digest
 from slmc.checkpoint.stored import StoredTensor, read_header
 from slmc.errors import CheckpointError, MissingToolError, RunnerError
 from slmc.models.compiled import ALIGNMENT, WEIGHTS, Buffer, CompiledDecoder, read_compiled
+from slmc.target import cpu_features
+
+if TYPE_CHECKING:
+    import tvm_ffi
 
 _CPU, _POOLED_ALLOCATOR = 1, 2
 """TVM's numbers for them."""
@@ -34,23 +40,12 @@ class TvmEngine:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         if threads < 1:
             raise RunnerError(f"{threads} threads", expected="at least one")
-        _load_runtime()
-        import tvm_ffi
-
         self._compiled = read_compiled(folder)
         self._position = 0
-        tvm_ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
-        try:
-            machine = tvm_ffi.load_module(str((folder / self._compiled.library).resolve()))["vm_load_executable"]()
-            machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
-            self._prefill, self._decode = machine["prefill"], machine["decode"]
-        except (RuntimeError, AttributeError, OSError) as error:
-            raise RunnerError(
-                f"the compiled library can't be loaded: {error}",
-                where=folder / self._compiled.library,
-                expected=f"a library for {self._compiled.triple}, {self._compiled.cpu}",
-            ) from None
-        self._machine = machine
+        self._machine = _load_library(folder, self._compiled, threads)
+        import tvm_ffi
+
+        self._prefill, self._decode = self._machine["prefill"], self._machine["decode"]
         self._parameters = tvm_ffi.convert([tvm_ffi.from_dlpack(a) for a in _map_weights(folder, self._compiled)])
         self._caches = [tvm_ffi.from_dlpack(_zeros(buffer)) for buffer in (self._compiled.keys, self._compiled.values)]
 
@@ -100,6 +95,34 @@ class TvmEngine:
         logits = np.from_dlpack(function(*inputs, *self._caches, self._parameters))
         self._position += len(ids)
         return np.array(logits[0, : self.vocab_size])
+
+
+def _load_library(folder: Path, compiled: CompiledDecoder, threads: int) -> tvm_ffi.Module:
+    """The virtual machine with the decoder's functions. What would end the process is found beforehand."""
+    _load_runtime()
+    import tvm_ffi
+
+    library = (folder / compiled.library).resolve()
+    missing = sorted(set(compiled.cpu_features) - cpu_features())
+    if missing:
+        raise RunnerError(
+            f"compiled for a CPU with {', '.join(missing)}, which this one lacks",
+            where=folder,
+            todo="build it on this machine",
+        )
+    if not library.is_file() or digest.of_file(library) != compiled.library_sha256:
+        raise RunnerError("the compiled library is missing or damaged", where=library, todo="build or copy it again")
+    tvm_ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+    try:
+        machine: tvm_ffi.Module = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+        machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+    except (RuntimeError, AttributeError, OSError) as error:
+        raise RunnerError(
+            f"the compiled library can't be loaded: {error}",
+            where=library,
+            expected=f"a library for {compiled.triple}, {compiled.cpu}",
+        ) from None
+    return machine
 
 
 @cache

@@ -11,8 +11,10 @@ import sys
 import traceback
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from slmc.backends.tvm.link import link
+from slmc.models.compiled import Kernels
 from slmc.quant.reader import QuantizedReader
 
 
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--library", type=Path, required=True, help="what to write")
     parser.add_argument("--triple", required=True)
     parser.add_argument("--cpu", required=True, help="LLVM's name of the CPU level")
-    parser.add_argument("--kernels", choices=("avx2", "portable"), required=True)
+    parser.add_argument("--kernels", choices=get_args(Kernels), required=True)
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--prefill-tokens", type=int, required=True)
     options = parser.parse_args()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from slmc import digest
 from slmc.architecture import Architecture
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.tvm import layout
@@ -41,10 +42,10 @@ def compile_model(
     check_shape(model.architecture, model.folder)
     with QuantizedReader(model.folder) as reader:
         check_quantized(reader)
-        compiled = _describe(reader, variant, context)
-        _generate(model.folder, out, compiled)
+        library = out / library_name(variant.triple)
+        _generate(model.folder, library, variant, context)
         write_weights(reader, context, out / WEIGHTS, advance)
-    write_compiled(out, compiled)
+        write_compiled(out, _describe(reader, library, variant, context))
 
 
 def check_shape(architecture: Architecture, folder: Path) -> None:
@@ -62,20 +63,22 @@ def check_shape(architecture: Architecture, folder: Path) -> None:
             )
 
 
-def _describe(reader: QuantizedReader, variant: TvmVariant, context: int) -> CompiledDecoder:
+def _describe(reader: QuantizedReader, library: Path, variant: TvmVariant, context: int) -> CompiledDecoder:
     architecture = reader.architecture
     positions, dtype = padded_context(context), CACHE_DTYPES[variant.kernels]
     heads = (architecture.layers, architecture.kv_heads)
     keys = (*heads, positions // layout.LANES, architecture.head_dim, layout.LANES)
     values = (*heads, positions, architecture.head_dim)
     return CompiledDecoder(
-        library=library_name(variant.triple),
+        library=library.name,
+        library_sha256=digest.of_file(library),
         triple=variant.triple,
         cpu=variant.cpu,
+        cpu_features=variant.features,
         kernels=variant.kernels,
         vocab_size=architecture.vocab_size,
         context=context,
-        prefill_tokens=min(PREFILL_TOKENS, context),
+        prefill_tokens=_prefill_tokens(context),
         keys=Buffer(shape=keys, dtype=dtype),
         values=Buffer(shape=values, dtype=dtype),
         parameters=tuple(tensor.name for tensor in stored_tensors(architecture, reader.group_size, context)),
@@ -83,22 +86,26 @@ def _describe(reader: QuantizedReader, variant: TvmVariant, context: int) -> Com
     )
 
 
-def _generate(model: Path, out: Path, compiled: CompiledDecoder) -> None:
+def _generate(model: Path, library: Path, variant: TvmVariant, context: int) -> None:
     command = [
         *(sys.executable, "-m", "slmc.backends.tvm.codegen"),
         *("--model", str(model)),
-        *("--library", str(out / compiled.library)),
-        *("--triple", compiled.triple),
-        *("--cpu", compiled.cpu),
-        *("--kernels", compiled.kernels),
-        *("--context", str(compiled.context)),
-        *("--prefill-tokens", str(compiled.prefill_tokens)),
+        *("--library", str(library)),
+        *("--triple", variant.triple),
+        *("--cpu", variant.cpu),
+        *("--kernels", variant.kernels),
+        *("--context", str(context)),
+        *("--prefill-tokens", str(_prefill_tokens(context))),
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         raise CompileError(f"{_cause(done.returncode)}\n{_tail(done.stderr)}".rstrip(), where=model)
-    if not (out / compiled.library).is_file():
-        raise CompileError("the compiler ended well, but left no library", where=out / compiled.library)
+    if not library.is_file():
+        raise CompileError("the compiler ended well, but left no library", where=library)
+
+
+def _prefill_tokens(context: int) -> int:
+    return min(PREFILL_TOKENS, context)
 
 
 def _cause(code: int) -> str:
