@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from slmc import digest
@@ -179,6 +181,12 @@ def test_a_prompt_read_at_once_or_in_pieces_is_the_same_to_the_bit(artifact: Pat
     np.testing.assert_array_equal([one_by_one.extend([token]) for token in tokens][-1], wanted)
 
 
+def test_an_engine_leaves_the_process_on_all_its_cores(artifact: Path) -> None:
+    before = psutil.Process().cpu_affinity()
+    TvmEngine(artifact, threads=1).extend([1, 2, 3])
+    assert psutil.Process().cpu_affinity() == before
+
+
 def test_two_threads_answer_as_one(artifact: Path) -> None:
     tokens = ids(30, seed=5)
     wanted = TvmEngine(artifact, threads=1).extend(tokens)
@@ -279,3 +287,34 @@ def test_a_compiler_that_dies_is_told(case: Case, tmp_path: Path) -> None:
     wrong = variant("portable").model_copy(update={"triple": "no-such-machine"})
     with pytest.raises(CompileError, match="the compiler"):
         compile_model(case.model, tmp_path, lambda _: None, variant=wrong, context=CONTEXT)
+
+
+def test_a_compiler_that_is_killed_is_told(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\necho here it ends >&2\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(crashing))
+    with pytest.raises(CompileError, match="killed by SIGSEGV\nhere it ends"):
+        compile_model(case.model, tmp_path, lambda _: None, variant=variant("portable"), context=CONTEXT)
+
+
+MACHINES = {"x86_64": 62, "aarch64": 183}
+"""ELF's numbers (e_machine)."""
+MACH_O_64, ARM64 = b"\xcf\xfa\xed\xfe", 0x0100000C
+
+
+@pytest.mark.parametrize("chosen", load_target("host").tvm, ids=lambda chosen: f"{chosen.triple}-{chosen.kernels}")
+def test_every_variant_of_the_host_compiles_from_here(
+    chosen: TvmVariant, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    model = make_case("qwen3", "int4-g32", tmp_path_factory.mktemp("variants")).model
+    compile_model(model, tmp_path, lambda _: None, variant=chosen, context=CONTEXT)
+    [library] = tmp_path.glob("model.so" if chosen.system == "linux" else "model.dylib")
+    head = library.read_bytes()[:20]
+    if chosen.system == "linux":
+        assert head[:4] == b"\x7fELF"
+        assert int.from_bytes(head[18:20], "little") == MACHINES[chosen.machine]
+    else:
+        assert head[:4] == MACH_O_64
+        assert int.from_bytes(head[4:8], "little") == ARM64
+    assert str(tmp_path).encode() not in library.read_bytes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 _CPU, _POOLED_ALLOCATOR = 1, 2
 """TVM's numbers for them."""
-_BIG_CORES = 1
-"""Of a phone's or laptop's two kinds of cores; all of them where there is one kind."""
+_SHARED_CORES = -3
+"""TVM's mode in which its threads run wherever the system puts them. By itself it binds the process to the
+cores that it takes for the fast ones: on a virtual machine to the first alone."""
 _DTYPES = {"F32": np.float32, "BF16": np.uint16, "U8": np.uint8}
 """Of stored tensors, as the kernels take them."""
 
@@ -112,7 +114,8 @@ def _load_library(folder: Path, compiled: CompiledDecoder, threads: int) -> tvm_
         )
     if not library.is_file() or digest.of_file(library) != compiled.library_sha256:
         raise RunnerError("the compiled library is missing or damaged", where=library, todo="build or copy it again")
-    tvm_ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+    cores = [str(core) for core in _cores()]
+    tvm_ffi.get_global_func("runtime.config_threadpool")(_SHARED_CORES, threads, cores)
     try:
         machine: tvm_ffi.Module = tvm_ffi.load_module(str(library))["vm_load_executable"]()
         machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
@@ -123,6 +126,13 @@ def _load_library(folder: Path, compiled: CompiledDecoder, threads: int) -> tvm_
             expected=f"a library for {compiled.triple}, {compiled.cpu}",
         ) from None
     return machine
+
+
+def _cores() -> Sequence[int]:
+    """The cores that this process may run on."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return range(os.cpu_count() or 1)
 
 
 @cache

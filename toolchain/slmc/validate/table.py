@@ -54,14 +54,14 @@ def _ladder(report: Report) -> Table:
 def _rung(rung: RungReport) -> list[str]:
     if rung.answers is None:
         return [f"[yellow]{rung.status}[/]" if rung.failure is None else f"[red]failed: {rung.failure.cause}[/]"]
-    answers, compared, previous = rung.answers, rung.answers.against_reference, rung.answers.against_previous
+    answers, compared = rung.answers, rung.answers.against_reference
     batched = "*" if answers.speed.batched else ""
     return [
         words.percent(answers.accuracy.share),
         words.NOTHING if compared is None else str(compared.paired.lost),
         words.NOTHING if compared is None else str(compared.paired.won),
         words.nats(compared.divergence.mean if compared and compared.divergence else None),
-        words.percent(previous.agreement.share if previous and previous.agreement else None),
+        words.percent(compared.agreement.share if compared and compared.agreement else None),
         words.quantity(answers.speed.decision_ms_p50) + batched,
         words.quantity(answers.speed.decision_ms_p95) + batched,
     ]

@@ -13,7 +13,7 @@ GATES = {
     "min_accuracy": "accuracy of the reference",
     "max_accuracy_drop": "accuracy drop",
     "max_mean_kl": "mean divergence",
-    "min_agreement": "same first choice",
+    "min_agreement": "first choice as before",
 }
 NOTHING = "–"
 _BOUNDS = {"min_accuracy": "≥", "min_agreement": "≥", "max_accuracy_drop": "≤", "max_mean_kl": "≤"}
