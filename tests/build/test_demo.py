@@ -120,10 +120,7 @@ def test_a_build_that_is_stopped_anywhere_leaves_nothing_half_made(
     words = ["build", str(DEMO), "--store", str(store), "--out", str(out), "--limit", str(LIMIT), "--json"]
     for stage in ("merge", "reference", "quantize"):
         process = subprocess.Popen(
-            [sys.executable, "-m", "slmc", *words],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=hear_interrupts,
+            [sys.executable, "-m", "slmc", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         wait_until_begun(store, stage, process)
         os.kill(process.pid, how)
@@ -133,11 +130,6 @@ def test_a_build_that_is_stopped_anywhere_leaves_nothing_half_made(
     done = slmc(*words, cwd=tmp_path)
     assert json.loads(done.stdout)["digest"] == demo.built.manifest.digest
     assert list((store / "work").iterdir()) == []
-
-
-def hear_interrupts() -> None:
-    """A shell's background jobs, and their children, ignore Ctrl-C unless told otherwise."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_begun(store: Path, stage: str, process: subprocess.Popen[bytes]) -> None:

@@ -102,12 +102,7 @@ def make(folder):
     {body}
 print(Store(Path({str(root / "store")!r})).obtain(Stage("merge", {{"base": "abc", "adapter": None}}), make).reused)
 """
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, preexec_fn=hear_interrupts)
-
-
-def hear_interrupts() -> None:
-    """A shell's background jobs, and their children, ignore Ctrl-C unless told otherwise."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
 
 def wait_for(path: Path) -> None:
