@@ -26,10 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from make_random_model import SHAPES, write_model
-from slmc.architecture import Architecture
 from slmc.artifacts import MergedCheckpoint
 from slmc.backends.tvm.compile import check_tools, compile_model
-from slmc.checkpoint.reader import TensorReader, open_checkpoint
+from slmc.checkpoint.reader import open_checkpoint
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import open_quantized
 from slmc.quant.schemes import SCHEMES
@@ -57,52 +56,6 @@ def build_ours(base: Path, folder: Path) -> Path:
         compile_model(open_quantized(quantized), made, _ignore, variant=variant, context=CONTEXT)
         made.rename(artifact)
     return artifact
-
-
-def write_gguf(base: Path, path: Path) -> Path:
-    """The same weights in llama.cpp's format. For speed alone: its rows are not reordered for its rope."""
-    import gguf
-
-    checkpoint = open_checkpoint(base)
-    architecture = checkpoint.architecture
-    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
-    names = gguf.get_tensor_name_map(kind[architecture.family], architecture.layers)
-    partial = path.with_suffix(".partial")
-    writer = gguf.GGUFWriter(partial, architecture.family, use_temp_file=True)
-    add_facts(writer, architecture)
-    with TensorReader(base) as reader:
-        for spec in architecture.tensors():
-            name = names.get_name(spec.name, try_suffixes=(".weight", ".bias"))
-            values = reader.array(spec.name)
-            if values.ndim == 2:
-                q4_0 = gguf.GGMLQuantizationType.Q4_0
-                writer.add_tensor(name, gguf.quants.quantize(values, q4_0), raw_dtype=q4_0)
-            else:
-                writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return partial.rename(path)
-
-
-def add_facts(writer: object, architecture: Architecture) -> None:
-    facts: dict[str, Callable[..., None]] = {
-        name.removeprefix("add_"): getattr(writer, name) for name in dir(writer) if name.startswith("add_")
-    }
-    facts["context_length"](CONTEXT)
-    facts["embedding_length"](architecture.hidden_size)
-    facts["block_count"](architecture.layers)
-    facts["feed_forward_length"](architecture.intermediate_size)
-    facts["head_count"](architecture.heads)
-    facts["head_count_kv"](architecture.kv_heads)
-    facts["key_length"](architecture.head_dim)
-    facts["value_length"](architecture.head_dim)
-    facts["rope_dimension_count"](architecture.head_dim)
-    facts["rope_freq_base"](architecture.rope.theta)
-    facts["layer_norm_rms_eps"](architecture.rms_eps)
-    facts["vocab_size"](architecture.vocab_size)
-    facts["tokenizer_model"]("no_vocab")
 
 
 def run_ours(artifact: Path, threads: int) -> Speeds:
@@ -195,7 +148,10 @@ def show(summary: dict[str, Speeds], title: str, caption: str) -> None:
 
 
 def bench(options: argparse.Namespace, folder: Path) -> None:
+    import gguf
     import llama_cpp
+
+    from gguf_export import write_gguf
 
     check_tools()
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +160,7 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
         write_model(base, options.shape)
     artifact = build_ours(base, folder)
     if not gguf_file.is_file():
-        write_gguf(base, gguf_file)
+        write_gguf(base, gguf_file, context=CONTEXT, matrices=gguf.GGMLQuantizationType.Q4_0)
     rounds = []
     for number in range(options.rounds):
         pair = {OURS: artifact, THEIRS: gguf_file}
