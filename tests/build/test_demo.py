@@ -43,6 +43,38 @@ def test_the_adapter_is_the_task_and_survives(demo: Demo) -> None:
     assert compiled.against_previous.agreement is not None
     assert compiled.against_previous.agreement.share >= 0.98
     assert report.not_run == ("device",)
+    assert report.base is not None
+    assert report.base.accuracy.share < 0.05
+    for rung in (quantized, compiled):
+        assert rung.fine_tune is not None
+        assert rung.fine_tune.kept is not None
+        assert rung.fine_tune.kept.total == report.base.changed
+        assert rung.fine_tune.kept.share >= 0.95
+    adapter = report.rung("quantized").adapter
+    assert adapter is not None
+    assert len(adapter.tensors) == 28
+    assert all(one.coefficient > 0.9 for one in adapter.tensors)
+
+
+def test_the_threshold_of_the_bundle_keeps_the_errors_down(demo: Demo) -> None:
+    """What was fitted to the calibration items holds on the evaluation items, about."""
+    confidence = verify(demo.built.bundle).confidence
+    assert confidence is not None
+    assert set(confidence.calibration_error) == {"reference", "quantized", "compiled"}
+    assert all(0 < error < 0.1 for error in confidence.calibration_error.values())
+    abstain = confidence.abstain
+    assert abstain is not None
+    assert abstain.threshold is not None
+    assert 0 < abstain.threshold < 1
+    assert (abstain.max_error, abstain.fitted.items) == (0.05, 512)
+    assert abstain.fitted.error is not None
+    assert abstain.fitted.error <= 0.05
+    assert set(abstain.measured) == {"quantized", "compiled"}
+    for answered in abstain.measured.values():
+        assert answered.items == LIMIT
+        assert answered.coverage > 0.7
+        assert answered.error is not None
+        assert answered.error < 0.08
 
 
 def test_the_bundle_verifies_and_says_what_was_run(demo: Demo) -> None:

@@ -12,19 +12,23 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
 
-from slmc import backends, rungs
+from slmc import backends, beside, rungs
 from slmc.artifacts import MergedCheckpoint
 from slmc.bundle.manifest import read_manifest
-from slmc.checkpoint.reader import open_checkpoint
+from slmc.checkpoint.reader import TensorReader
 from slmc.checkpoint.stored import read_header
-from slmc.pipeline import compared, merge_stage, quantize_stage
+from slmc.names import SCHEMES
+from slmc.pipeline import compared, merge_stage, open_base, quantize_stage
 from slmc.quant import readback
-from slmc.quant.quantizer import quantize
+from slmc.quant.decisions import decide
+from slmc.quant.quantizer import quantize, round_tensor
 from slmc.quant.reader import open_quantized
-from slmc.quant.schemes import SCHEMES
+from slmc.quant.rtn import quantize_rows
+from slmc.quant.survival import measure
+from slmc.quant.writer import quantized_checkpoint
 from slmc.runners.files import read_workload
 from slmc.runners.launch import run
-from slmc.sources import locate
+from slmc.store import Entry
 from slmc.validate.ladder import Rung, judge
 from slmc.validate.report import Report
 
@@ -33,6 +37,7 @@ from .conftest import LIMIT, Demo
 pytestmark = pytest.mark.build
 
 Tensors = dict[str, npt.NDArray[np.generic]]
+G32 = SCHEMES["int4-g32"]
 
 
 class Ladder:
@@ -44,6 +49,11 @@ class Ladder:
         self.quantized = quantize_stage(demo.plan, demo.store, self.merged)
         stage = rungs.reference_stage(demo.plan, LIMIT)
         self.reference = demo.store.root / stage.name / stage.key
+        base = open_base(demo.plan)
+        assert base is not None
+        self.base = base
+        entry = Entry(stage.name, stage.key, self.reference, reused=True)
+        self.answered_by_base = beside.run_base(demo.store, base, entry)
 
     def judge(self, *, quantized: Path | None = None, bundle: Path | None = None) -> Report:
         """With neither, the demo's own rungs."""
@@ -65,10 +75,15 @@ class Ladder:
         bundle = bundle or self.demo.built.bundle
         ladder = [
             Rung("reference", self.reference / rungs.REFERENCE),
-            Rung("quantized", results["quantized"], compared(readback.read_back(self.merged, stored))),
+            Rung(
+                "quantized",
+                results["quantized"],
+                compared(readback.read_back(self.merged, stored)),
+                measure(self.base, self.merged, stored, lambda _: None),
+            ),
             Rung("compiled", results["compiled"], compared(backends.read_back(stored, "tvm", bundle / "model"))),
         ]
-        return judge(self.demo.plan.recipe, read_workload(workload), ladder)
+        return judge(self.demo.plan.recipe, read_workload(workload), ladder, base=self.answered_by_base)
 
     def bundle(self) -> Path:
         return Path(shutil.copytree(self.demo.built.bundle, self.work / "bundle"))
@@ -92,6 +107,11 @@ def change_weights(file: Path, change: Callable[[Tensors], None]) -> None:
             opened.write(tensors[name].tobytes())
 
 
+def failed(report: Report, rung: str) -> set[str]:
+    """The gates that a rung fails."""
+    return {check.gate for check in report.checks if check.rung == rung and check.verdict == "fail"}
+
+
 def blamed(report: Report) -> tuple[str, str]:
     assert report.verdict == "fail"
     assert report.blame is not None
@@ -105,16 +125,42 @@ def test_the_demo_itself_passes_and_blames_nobody(ladder: Ladder) -> None:
 
 
 def test_a_dropped_adapter_shows_at_the_quantized_rung(ladder: Ladder) -> None:
-    recipe = ladder.demo.plan.recipe
-    base = open_checkpoint(locate(recipe, recipe.recipe.base, weights=True))
-    unmerged = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    base = ladder.base
     folder = ladder.work / "no-adapter"
     folder.mkdir()
-    quantize(unmerged, SCHEMES["int4-g32"], (), folder, lambda _: None)
+    quantize(MergedCheckpoint(base.folder, base.architecture, base.digest), G32, (), folder, lambda _: None)
     report = ladder.judge(quantized=folder)
-    assert blamed(report) == ("quantized", "weights")
-    failed = {check.gate for check in report.checks if check.rung == "quantized" and check.verdict == "fail"}
-    assert failed == {"weights", "max_accuracy_drop", "max_mean_kl"}  # the task itself is gone too
+    assert blamed(report) == ("quantized", "adapter")
+    assert "28 of 28 matrices have lost the adapter's change" in str(report.blame)
+    # The task itself is gone too.
+    assert failed(report, "quantized") == {"adapter", "weights", "max_accuracy_drop", "max_mean_kl", "min_survival"}
+
+
+def test_a_layer_without_its_adapter_is_named(ladder: Ladder) -> None:
+    """All of layer 2 comes from the base, the rest from the merged checkpoint."""
+    names = [spec.name for spec in ladder.merged.architecture.tensors() if (spec.layer, spec.role) == (2, "linear")]
+    folder = ladder.work / "layer-dropped"
+    folder.mkdir()
+    decisions = decide(ladder.merged.architecture, G32, ())
+    with (
+        TensorReader(ladder.base.folder) as base,
+        quantized_checkpoint(ladder.merged, G32, decisions, folder, lambda _: None) as writer,
+    ):
+        for decision in decisions:
+            name = decision.spec.name
+            if name in names:
+                writer.write(name, "rtn", *quantize_rows(base.array(name), G32))
+            elif decision.scheme is not None:
+                round_tensor(writer, name, G32)
+    quantized = open_quantized(folder)
+    assert all(same for _, same in readback.read_back(ladder.merged, quantized))  # the writer told the distance
+    adapter = measure(ladder.base, ladder.merged, quantized, lambda _: None)
+    assert adapter.whole is not None
+    assert adapter.whole.coefficient > 0.5
+    assert [one.name for one in adapter.tensors if one.coefficient < 0.5] == names
+    report = ladder.judge(quantized=folder)
+    assert blamed(report) == ("quantized", "adapter")
+    assert "7 of 28 matrices have lost the adapter's change: model.layers.2." in str(report.blame)
 
 
 def test_scales_off_by_one_group_show_where_they_were_moved(ladder: Ladder) -> None:
@@ -158,8 +204,7 @@ def test_a_swapped_head_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     change_weights(bundle / "model" / "weights.safetensors", swap)
     report = ladder.judge(bundle=bundle)
     assert blamed(report) == ("compiled", "weights")
-    failed = {check.gate for check in report.checks if check.rung == "compiled" and check.verdict == "fail"}
-    assert failed > {"weights"}  # seen in the answers too
+    assert failed(report, "compiled") > {"weights"}  # seen in the answers too
 
 
 def test_a_wrong_rope_theta_shows_at_the_compiled_rung(ladder: Ladder) -> None:
@@ -176,8 +221,7 @@ def test_a_wrong_rope_theta_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     report = ladder.judge(bundle=bundle)
     assert blamed(report) == ("compiled", "weights")
     assert "rope.cosines" in str(report.blame)
-    failed = {check.gate for check in report.checks if check.rung == "compiled" and check.verdict == "fail"}
-    assert failed > {"weights"}  # seen in the answers too
+    assert failed(report, "compiled") > {"weights"}  # seen in the answers too
 
 
 def test_a_changed_chat_template_shows_as_the_prompt(ladder: Ladder) -> None:

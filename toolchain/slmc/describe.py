@@ -6,7 +6,10 @@ from slmc import __version__
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.bundle.golden import GOLDEN_ITEMS, GoldenItem, ReferenceAnswer, evenly
 from slmc.bundle.manifest import (
+    Abstain,
+    Answered,
     BuiltWith,
+    Confidence,
     Manifest,
     Memory,
     MemoryFit,
@@ -22,6 +25,7 @@ from slmc.rungs import REFERENCE, WORKLOAD
 from slmc.runners.contract import Answer, Chosen, Generated, Result
 from slmc.runners.files import read_result, read_workload
 from slmc.store import Entry
+from slmc.validate.confidence import Abstaining
 from slmc.validate.report import Report, RungReport
 from slmc.validate.workload import TASK
 
@@ -103,7 +107,7 @@ def _quantization(plan: Plan, quantized: QuantizedCheckpoint) -> Quantized:
     bits = sum(row.bits_per_weight * sizes[row.name] for row in table.tensors) / sum(sizes.values())
     return Quantized(
         scheme=table.scheme,
-        method=plan.recipe.recipe.quantization.method,
+        method=", ".join(sorted({row.method for row in table.tensors if row.method is not None})),
         bits=round(bits, 4),
         tensors=table.tensors,
     )
@@ -145,4 +149,35 @@ def _run(report: Report, rung: RungReport) -> RunRecord:
         runtime=f"{environment.runtime} {environment.version}",
         device=environment.device,
         verdict=worst,
+    )
+
+
+def confidence(report: Report) -> Confidence | None:
+    """What a classify task's probabilities are worth, on every rung that answered; None for other tasks."""
+    errors: dict[str, float] = {
+        rung.name: round(rung.answers.confidence.calibration_error, 4)
+        for rung in report.rungs
+        if rung.answers is not None and rung.answers.confidence is not None
+    }
+    return Confidence(calibration_error=errors, abstain=_abstain(report)) if errors else None
+
+
+def _abstain(report: Report) -> Abstain | None:
+    """The threshold that ships: the quantized rung's."""
+    found = report.abstention
+    if found is None or "quantized" not in found.fitted:
+        return None
+    return Abstain(
+        threshold=found.fitted["quantized"].threshold,
+        max_error=found.max_error,
+        fitted=_answered(found.fitted["quantized"]),
+        measured={name: _answered(at) for name, at in found.measured.items() if name != "reference"},
+    )
+
+
+def _answered(found: Abstaining) -> Answered:
+    return Answered(
+        items=found.answered.total,
+        coverage=round(found.answered.share, 4),
+        error=None if found.wrong is None else round(found.wrong.share, 4),
     )

@@ -11,19 +11,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slmc import backends, console, rungs
-from slmc.artifacts import CompiledModel, MergedCheckpoint, QuantizedCheckpoint
+from slmc import backends, beside, console, rungs
+from slmc.artifacts import Checkpoint, CompiledModel, MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.manifest import Manifest, read_manifest, write_manifest
 from slmc.bundle.pack import Content, deliver, pack
 from slmc.checkpoint.lora import merge
 from slmc.checkpoint.reader import open_checkpoint
-from slmc.describe import make_golden, make_manifest, validation
-from slmc.plan import Plan
+from slmc.describe import confidence, make_golden, make_manifest, validation
+from slmc.plan import Plan, code_digest
 from slmc.prompt import Codec, compile_prompt
 from slmc.quant import readback
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import open_quantized
 from slmc.quant.schemes import SCHEMES
+from slmc.quant.survival import AdapterSurvival, measure, read_survival, write_survival
 from slmc.runners.files import read_workload
 from slmc.runners.launch import RunnerFailed
 from slmc.sources import locate
@@ -90,8 +91,13 @@ def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
 
 
 def quantize_stage(plan: Plan, store: Store, merged: MergedCheckpoint) -> QuantizedCheckpoint:
-    scheme, keep = SCHEMES[plan.scheme.value], plan.recipe.recipe.quantization.keep
-    entry = _made(plan, store, plan.quantize, lambda folder, advance: quantize(merged, scheme, keep, folder, advance))
+    scheme, quantization = SCHEMES[plan.scheme.value], plan.recipe.recipe.quantization
+    bits = quantization.bits(merged.architecture)
+
+    def make(folder: Path, advance: console.Advance) -> None:
+        quantize(merged, scheme, quantization.keep, folder, advance, bits)
+
+    entry = _made(plan, store, plan.quantize, make)
     return open_quantized(entry.folder)
 
 
@@ -99,6 +105,19 @@ def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint) -> C
     compile_ = backends.compiler(plan)
     entry = _made(plan, store, plan.compile, lambda folder, advance: compile_(quantized, folder, advance))
     return CompiledModel(entry.folder, plan.backend.value, plan.target.name, entry.key)
+
+
+def survival_stage(
+    plan: Plan, store: Store, base: Checkpoint, merged: MergedCheckpoint, quantized: QuantizedCheckpoint
+) -> AdapterSurvival:
+    """What the quantized weights hold of the adapter's change."""
+    digests = {"base": base.digest, "merged": merged.digest, "quantized": quantized.digest}
+    stage = Stage("survival", {"code": code_digest(), **digests})
+
+    def make(folder: Path, advance: console.Advance) -> None:
+        write_survival(measure(base, merged, quantized, advance), folder)
+
+    return read_survival(_made(plan, store, stage, make).folder)
 
 
 def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec, limit: int | None) -> Entry:
@@ -116,6 +135,7 @@ def prove(
 ) -> Report:
     """Climb the rest of the ladder, judge it, and leave results and report beside the bundle."""
     manifest = read_manifest(bundle)
+    base = open_base(plan)
     ladder = [
         Rung("reference", reference.folder / rungs.REFERENCE),
         _rung(
@@ -123,6 +143,7 @@ def prove(
             rungs.QUANTIZED,
             lambda: rungs.run_quantized(plan, store, quantized, reference),
             readback.read_back(merged, quantized),
+            None if base is None else survival_stage(plan, store, base, merged, quantized),
         ),
         _rung(
             "compiled",
@@ -132,10 +153,25 @@ def prove(
         ),
         Rung("device", None),
     ]
-    report = judge(plan.recipe, read_workload(reference.folder / rungs.WATCHED), ladder)
-    write_manifest(manifest.model_copy(update={"validation": validation(report)}), bundle)
+    models: dict[RungName, MergedCheckpoint | QuantizedCheckpoint] = {"reference": merged, "quantized": quantized}
+    in_torch = {rung.name: models[rung.name] for rung in ladder[:2] if isinstance(rung.outcome, Path)}
+    report = judge(
+        plan.recipe,
+        read_workload(reference.folder / rungs.WATCHED),
+        ladder,
+        base=None if base is None else beside.run_base(store, base, reference),
+        calibration=beside.run_calibration(plan, store, in_torch, reference),
+    )
+    judged = {"validation": validation(report), "confidence": confidence(report)}
+    write_manifest(manifest.model_copy(update=judged), bundle)
     write_proof(proof_folder(bundle), reference, ladder, report)
     return report
+
+
+def open_base(plan: Plan) -> Checkpoint | None:
+    """The base on its own, to hold against; None where the recipe has no adapter."""
+    recipe = plan.recipe.recipe
+    return None if recipe.adapter is None else open_checkpoint(locate(plan.recipe, recipe.base, weights=True))
 
 
 def proof_folder(bundle: Path) -> Path:
@@ -162,14 +198,20 @@ def compared(tensors: Iterable[tuple[str, bool]]) -> ReadBack:
     return ReadBack(tensors=len(found), wrong=tuple(name for name, same in found if not same))
 
 
-def _rung(name: RungName, file: str, climb: Callable[[], Entry], tensors: Iterable[tuple[str, bool]]) -> Rung:
+def _rung(
+    name: RungName,
+    file: str,
+    climb: Callable[[], Entry],
+    tensors: Iterable[tuple[str, bool]],
+    adapter: AdapterSurvival | None = None,
+) -> Rung:
     """A runner that dies is a result too: the report names its cause."""
     found = compared(tensors)
     try:
         with console.step(name) as told:
-            return Rung(name, told(climb()).folder / file, found)
+            return Rung(name, told(climb()).folder / file, found, adapter)
     except RunnerFailed as failed:
-        return Rung(name, failed.failure, found)
+        return Rung(name, failed.failure, found, adapter)
 
 
 def _made(plan: Plan, store: Store, stage: Stage, make: Callable[[Path, console.Advance], None]) -> Entry:

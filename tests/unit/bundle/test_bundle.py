@@ -8,7 +8,17 @@ import pytest
 
 from slmc import digest
 from slmc.bundle.golden import evenly, read_golden
-from slmc.bundle.manifest import MANIFEST, Manifest, RunRecord, Validation, read_manifest, write_manifest
+from slmc.bundle.manifest import (
+    MANIFEST,
+    Abstain,
+    Answered,
+    Confidence,
+    Manifest,
+    RunRecord,
+    Validation,
+    read_manifest,
+    write_manifest,
+)
 from slmc.bundle.pack import Content, deliver, pack
 from slmc.bundle.verify import verify
 from slmc.errors import BundleError
@@ -74,9 +84,13 @@ def test_a_manifest_cannot_name_files_outside(bundle: Path, name: str) -> None:
 def test_what_was_run_does_not_change_the_bundles_name(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     run = RunRecord(rung="compiled", runtime="tvm", device="cpu", verdict="pass")
-    judged = manifest.model_copy(update={"validation": Validation(verdict="pass", runs=(run,))})
-    write_manifest(judged, bundle)
-    assert verify(bundle).digest == manifest.digest
+    answered = Answered(items=20, coverage=0.9, error=0.05)
+    abstain = Abstain(threshold=0.5, max_error=0.05, fitted=answered, measured={"compiled": answered})
+    confidence = Confidence(calibration_error={"compiled": 0.04}, abstain=abstain)
+    judged = {"validation": Validation(verdict="pass", runs=(run,)), "confidence": confidence}
+    write_manifest(manifest.model_copy(update=judged), bundle)
+    found = verify(bundle)
+    assert (found.digest, found.confidence) == (manifest.digest, confidence)
 
 
 def test_delivery_replaces_a_bundle_and_nothing_else(bundle: Path, tmp_path: Path) -> None:

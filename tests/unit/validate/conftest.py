@@ -58,8 +58,12 @@ class Lab:
         texts: Mapping[str, str] | None = None,
         batched: bool = False,
         workload: Workload | None = None,
+        probabilities: Mapping[str, float] | None = None,
     ) -> Path:
-        """`sure`: probability of the expected token; `swapped`: scored items with another first choice."""
+        """`sure`: probability of the expected token, and of chosen labels where `probabilities` names no other.
+
+        `swapped`: scored items with another first choice.
+        """
         asked = workload or self.workload
         path = self.folder / f"{name}.jsonl"
         with ResultWriter(path, ResultHeader(workload=asked.digest, environment=environment(batched))) as writer:
@@ -73,7 +77,7 @@ class Lab:
                     "decode_steps": 1,
                     "input_ids": (read or {}).get(item.id),
                 }
-                writer.answer(self._answer(item, common, wrong, sure, swapped, texts or {}))
+                writer.answer(self._answer(item, common, wrong, sure, swapped, texts or {}, probabilities or {}))
             writer.finish(Footer(peak_memory_bytes=50 * 2**20, load_ms=12.0))
         return path
 
@@ -88,6 +92,7 @@ class Lab:
         sure: float,
         swapped: Collection[str],
         texts: Mapping[str, str],
+        probabilities: Mapping[str, float],
     ) -> Chosen | Generated | Scored:
         name = item.id.partition("/")[2]
         if isinstance(item, ScoreItem):
@@ -98,7 +103,8 @@ class Lab:
             labels = self.recipe.labels()
             choice = (labels.index(expected) + (name in wrong)) % len(labels)
             ids = self.workload.header.choices[LABELS][choice]
-            told = {"choice": choice, "output_ids": ids, "text": None, "choice_logprobs": ((choice, -0.1),)}
+            logprob = float(np.log(probabilities.get(name, sure)))
+            told = {"choice": choice, "output_ids": ids, "text": None, "choice_logprobs": ((choice, logprob),)}
             return Chosen.model_validate({**common, **told, "unexplored": 0.0})
         text = texts.get(name, "wrong" if name in wrong else expected)
         return Generated.model_validate(

@@ -12,7 +12,7 @@ from rich.console import Console
 from slmc.runners.contract import Failure
 from slmc.validate.html import render, write_page
 from slmc.validate.ladder import Rung, judge
-from slmc.validate.plots import Bar, Curve, curves, intervals
+from slmc.validate.plots import Bar, Curve, Dot, curves, intervals, layers, risks
 from slmc.validate.report import Report
 from slmc.validate.speed import bench_workload, summarize
 from slmc.validate.table import print_report, print_speed
@@ -78,7 +78,7 @@ def test_a_page_is_whole_and_loads_nothing(report: Report, tmp_path: Path) -> No
     assert not re.search(r"https?:|url\(|@import|src=", text.replace("src=x", ""))
     for shown in ("fail", "SIGSEGV", "Not run on a device", "i1", "i2", "McNemar", "99.50%", "throughput"):
         assert shown in page.text, shown
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 def test_hostile_text_stays_text(recipe_folder: Path, tmp_path: Path) -> None:
@@ -123,9 +123,20 @@ def test_a_plot_of_one_value_is_still_a_plot(value: float) -> None:
     for plot in (
         curves([Curve("a", (value,) * 101)], "nats"),
         intervals([Bar("a", value, value, value, "x")]),
+        risks([Curve("a", (value,) * 20)]),
+        layers([Dot("a", "MLP", None, value, value, value)], "title"),
     ):
         assert "nan" not in plot
         assert all(float(x) >= 0 for x in re.findall(r' c?x[12]?="([^"]+)"', plot))
+
+
+def test_many_layers_are_not_all_named() -> None:
+    dots = [Dot(f"{layer}.{n}", "MLP", layer, 0.5, 1.0, 1.5) for layer in range(40) for n in range(7)]
+    plot = layers([Dot("first", "embedding", None, 0.9, 1.0, 1.1), *dots], "title")
+    assert [int(text) for text in re.findall(r">layer (\d+)<", plot)] == list(range(0, 40, 3))
+    assert plot.count("<circle") == 281 + 2  # and two in the legend
+    heights = [float(y) for y in re.findall(r'class="grid" x1="50" x2="850" y1="([^"]+)"', plot)]
+    assert [float(y) for y in re.findall(r'cy="([^"]+)" r="3"', plot)] == [heights[2]] * 281
 
 
 def test_marks_stand_where_their_values_are() -> None:

@@ -76,6 +76,34 @@ class Validation(Strict):
     runs: tuple[RunRecord, ...]
 
 
+class Answered(Strict):
+    """What comes of a threshold on some items."""
+
+    items: int
+    coverage: float = Field(description="share of the items that are answered")
+    error: float | None = Field(description="share of wrong labels among the answered; null where none is answered")
+
+
+class Abstain(Strict):
+    """When not to trust the label: fitted to the quantized model's answers to the recipe's calibration items."""
+
+    threshold: float | None = Field(
+        description="abstain where the chosen label's probability among all labels is below; null: always abstain"
+    )
+    max_error: float = Field(description="the recipe's: highest share of wrong labels among the answered items")
+    fitted: Answered
+    measured: dict[str, Answered] = Field(description="with this threshold on the evaluation items, by rung")
+
+
+class Confidence(Strict):
+    """How far the probabilities of a classify task can be believed."""
+
+    calibration_error: dict[str, float] = Field(
+        description="expected calibration error of the chosen label's probability on the evaluation items, by rung"
+    )
+    abstain: Abstain | None = Field(description="null where the recipe asks for no threshold")
+
+
 class Manifest(Strict):
     schema_version: Literal[1] = 1
     name: str
@@ -95,6 +123,7 @@ class Manifest(Strict):
     recipe: Recipe
     device: str = NOT_RUN
     validation: Validation | None = None
+    confidence: Confidence | None = Field(default=None, description="null for other tasks, and where it was not run")
 
     @field_validator("files")
     @classmethod
@@ -108,7 +137,7 @@ class Manifest(Strict):
     @property
     def digest(self) -> str:
         """Names the bundle: its files and what they came from, but not what was run since."""
-        content = self.model_dump(mode="json", exclude={"validation", "device"})
+        content = self.model_dump(mode="json", exclude={"validation", "confidence", "device"})
         return digest.of_value(content)
 
     @property

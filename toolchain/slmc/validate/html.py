@@ -5,18 +5,22 @@ Texts come from data that we did not write: the template escapes everything that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 
+from slmc.quant.survival import TensorChange
 from slmc.validate import words
-from slmc.validate.plots import Bar, Curve, curves, intervals
+from slmc.validate.plots import Bar, Curve, Dot, curves, intervals, layers, risks
 from slmc.validate.report import Answers, Flip, Report, RungName
+from slmc.validate.statistics import Z
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MOST_FLIPS = 300
 """Rows of the table of flipped items; the report.json has them all."""
 MOST_LABELS = 15
+MOST_MATRICES = 10
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -27,6 +31,7 @@ def render(report: Report) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.globals.update(words=words)
     ran = [(rung.name, rung.answers) for rung in report.rungs if rung.answers is not None]
+    changes = next((rung.adapter.tensors for rung in report.rungs if rung.adapter is not None), ())
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         report=report,
@@ -34,6 +39,10 @@ def render(report: Report) -> str:
         accuracy_plot=_accuracy_plot(ran),
         divergence_plot=_divergence_plot(ran),
         speed_plot=_speed_plot(ran),
+        slope_plot=_slope_plot(changes),
+        correlation_plot=_correlation_plot(changes),
+        drowned=sorted(changes, key=lambda change: change.correlation)[:MOST_MATRICES],
+        risk_plot=_risk_plot(ran),
         labels=_worst_labels(ran),
         fields=_field_rows(ran),
         flips=_worst_first(report.flips)[:MOST_FLIPS],
@@ -65,6 +74,27 @@ def _divergence_plot(ran: list[tuple[RungName, Answers]]) -> str | None:
 
 def _speed_plot(ran: list[tuple[RungName, Answers]]) -> str:
     return curves([Curve(name, answers.speed.decision_ms) for name, answers in ran], "ms")
+
+
+def _slope_plot(changes: Sequence[TensorChange]) -> str | None:
+    dots = [_dot(one, one.coefficient, Z * one.error) for one in changes]
+    return layers(dots, "how much of the adapter's change arrives in each matrix") if dots else None
+
+
+def _correlation_plot(changes: Sequence[TensorChange]) -> str | None:
+    dots = [_dot(one, one.correlation, 0.0) for one in changes]
+    return layers(dots, "correlation of what arrives with the change in each matrix") if dots else None
+
+
+def _dot(change: TensorChange, value: float, half: float) -> Dot:
+    kinds = {".self_attn.": "attention", ".mlp.": "MLP"}
+    kind = next((kind for part, kind in kinds.items() if part in change.name), "embedding")
+    return Dot(f"{change.name}: {words.percent(value)}", kind, change.layer, value - half, value, value + half)
+
+
+def _risk_plot(ran: list[tuple[RungName, Answers]]) -> str | None:
+    found = [Curve(name, answers.confidence.risk) for name, answers in ran if answers.confidence is not None]
+    return risks(found) if found else None
 
 
 def _worst_labels(ran: list[tuple[RungName, Answers]]) -> list[tuple[str, int, list[int]]]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from slmc.errors import InputError, RunnerError
+from slmc.quant.survival import AdapterSurvival
 from slmc.recipe import Example, Extract, LoadedRecipe
 from slmc.runners.contract import Failure, Result, Workload
-from slmc.runners.files import read_result
+from slmc.validate.answered import Answered, asked_examples, read_answers
+from slmc.validate.confidence import confidence
 from slmc.validate.divergence import agreement, divergence
 from slmc.validate.gate import blame, check_rung, overall
-from slmc.validate.metrics import field_scores, is_right, label_scores, micro_f1, texts
+from slmc.validate.metrics import field_scores, label_scores, micro_f1
 from slmc.validate.report import Answers, Comparison, Flip, PromptMismatch, ReadBack, Report, RungName, RungReport
+from slmc.validate.sides import Side, abstention, base_answers, fine_tune, read_base
 from slmc.validate.speed import task_speed
 from slmc.validate.statistics import paired, proportion
-from slmc.validate.workload import SCORE, TASK
+from slmc.validate.workload import SCORE
 
 
 @dataclass(frozen=True)
@@ -28,39 +31,45 @@ class Rung:
     name: RungName
     outcome: Path | Failure | None
     read_back: ReadBack | None = None
+    adapter: AdapterSurvival | None = None
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """A rung that ran, its answers held against the data's."""
+class _Ladder:
+    """What all rungs are held against, and those that ran, lowest first."""
 
-    name: RungName
-    result: Result
-    answers: dict[str, str]
-    right: dict[str, bool]
+    recipe: LoadedRecipe
+    workload: Workload
+    examples: Sequence[Example]
+    base: Answered | None
+    ran: dict[RungName, Answered]
 
 
-def judge(recipe: LoadedRecipe, workload: Workload, rungs: Sequence[Rung]) -> Report:
+def judge(
+    recipe: LoadedRecipe,
+    workload: Workload,
+    rungs: Sequence[Rung],
+    *,
+    base: Side | None = None,
+    calibration: Mapping[RungName, Side] | None = None,
+) -> Report:
     """Judge a ladder from its reference up.
 
-    A result that can't be read counts as that rung's failure. Raises RunnerError where the
-    reference has no result, since nothing can be judged without one.
+    `base` is what the base answers without the adapter, and `calibration` what the reference and
+    the quantized rung answer to the calibration items. A rung's result that can't be read counts as
+    its failure. Raises RunnerError where the reference has no result, since nothing can be judged
+    without one, or where one of those beside the ladder can't be read.
     """
     if not rungs or rungs[0].name != "reference":
         raise InputError("a ladder starts at the reference", expected="the reference's result first")
-    examples = _asked_examples(recipe, workload)
-    reports: list[RungReport] = []
-    ran: list[_Judged] = []
+    examples = asked_examples(recipe, workload, recipe.recipe.data.evaluation)
+    ladder = _Ladder(recipe, workload, examples, None if base is None else read_base(recipe, base), {})
+    ran = ladder.ran
+    reports = []
     for rung in rungs:
-        judged = _judged(recipe, workload, examples, rung)
-        if isinstance(judged, _Judged):
-            answers = _answers(recipe, workload, examples, judged, ran)
-            ran.append(judged)
-            reports.append(RungReport(name=rung.name, answers=answers, failure=None, read_back=rung.read_back))
-        else:
-            reports.append(RungReport(name=rung.name, answers=None, failure=judged, read_back=rung.read_back))
-    if not ran or ran[0].name != "reference":
-        raise RunnerError(f"the reference has no result: {reports[0].failure or 'it was not run'}")
+        reports.append(_climb(ladder, rung))
+        if "reference" not in ran:
+            raise RunnerError(f"the reference has no result: {reports[0].failure or 'it was not run'}")
     checks = [check for report in reports for check in check_rung(recipe.recipe.gates, report)]
     return Report(
         recipe=recipe.recipe.name,
@@ -76,54 +85,59 @@ def judge(recipe: LoadedRecipe, workload: Workload, rungs: Sequence[Rung]) -> Re
         rungs=tuple(reports),
         not_run=tuple(report.name for report in reports if report.status == "not run"),
         flips=tuple(_flips(examples, ran)),
+        base=None if ladder.base is None else base_answers(ran["reference"], ladder.base),
+        abstention=abstention(recipe, ran, calibration or {}),
     )
 
 
-def _asked_examples(recipe: LoadedRecipe, workload: Workload) -> list[Example]:
-    """The evaluation examples that the workload asks for, in its order."""
-    known = {example.id: example for example in recipe.examples(recipe.recipe.data.evaluation)}
-    asked = [item.id.removeprefix(TASK) for item in workload.items if item.id.startswith(TASK)]
-    unknown = [name for name in asked if name not in known]
-    if unknown or not asked:
-        raise InputError(
-            f"the workload asks for item {unknown[0]!r}, which the recipe has not" if unknown else "no task items",
-            where=recipe.folder,
-            todo="make the workload anew from this recipe",
-        )
-    return [known[name] for name in asked]
+def _climb(ladder: _Ladder, rung: Rung) -> RungReport:
+    """Judge one rung beside those that ran before it, and add it to them."""
+    answers, failure = None, None
+    if isinstance(rung.outcome, Path):
+        try:
+            answered = read_answers(ladder.recipe, ladder.workload, ladder.examples, rung.outcome)
+            answers = _answers(ladder, answered)
+            ladder.ran[rung.name] = answered
+        except RunnerError as error:
+            failure = Failure(cause="nonsense", what=f"answered what can't be used: {error}")
+    else:
+        failure = rung.outcome
+    return RungReport(name=rung.name, answers=answers, failure=failure, read_back=rung.read_back, adapter=rung.adapter)
 
 
-def _judged(
-    recipe: LoadedRecipe, workload: Workload, examples: Sequence[Example], rung: Rung
-) -> _Judged | Failure | None:
-    if not isinstance(rung.outcome, Path):
-        return rung.outcome
-    try:
-        result = read_result(rung.outcome, workload)
-        answers = texts(recipe, result)
-    except RunnerError as error:
-        return Failure(cause="nonsense", what=f"answered what can't be used: {error}")
-    right = {example.id: is_right(recipe, example.answer, answers[example.id]) for example in examples}
-    return _Judged(rung.name, result, answers, right)
-
-
-def _answers(
-    recipe: LoadedRecipe, workload: Workload, examples: Sequence[Example], judged: _Judged, before: Sequence[_Judged]
-) -> Answers:
-    mismatches = _mismatches(workload, judged.result)
-    extract = isinstance(recipe.recipe.task, Extract)
-    fields = field_scores(examples, judged.answers) if extract else ()
+def _answers(ladder: _Ladder, rung: Answered) -> Answers:
+    mismatches = _mismatches(ladder.workload, rung.result)
+    extract = isinstance(ladder.recipe.recipe.task, Extract)
+    fields = field_scores(ladder.examples, rung.answers) if extract else ()
+    reference = ladder.ran.get("reference")
+    previous = next(reversed(ladder.ran), None)
     return Answers(
-        environment=judged.result.environment,
-        accuracy=proportion(sum(judged.right.values()), len(judged.right)),
-        labels=label_scores(examples, judged.answers, recipe.labels()),
+        environment=rung.result.environment,
+        accuracy=proportion(sum(rung.right.values()), len(rung.right)),
+        labels=label_scores(ladder.examples, rung.answers, ladder.recipe.labels()),
         fields=fields,
         micro_f1=micro_f1(fields) if extract else None,
+        confidence=None if rung.choices is None else confidence(rung.choices),
         prompt_mismatches=len(mismatches),
         first_mismatch=mismatches[0] if mismatches else None,
-        speed=task_speed(judged.result),
-        against_reference=_compare(before[0], before[0], judged) if before else None,
-        against_previous=_compare(before[0], before[-1], judged) if before else None,
+        speed=task_speed(rung.result),
+        against_reference=_compare(ladder, "reference", rung) if reference else None,
+        against_previous=_compare(ladder, previous, rung) if previous else None,
+        fine_tune=fine_tune(reference, ladder.base, rung) if reference and ladder.base else None,
+    )
+
+
+def _compare(ladder: _Ladder, against: RungName, rung: Answered) -> Comparison:
+    reference, other = ladder.ran["reference"], ladder.ran[against]
+    names = rung.right.keys()
+    lost = sum(other.right[name] and not rung.right[name] for name in names)
+    won = sum(rung.right[name] and not other.right[name] for name in names)
+    differing = sum(other.answers[name] != rung.answers[name] for name in names)
+    return Comparison(
+        against=against,
+        paired=paired(lost, won, differing - lost - won, len(names)),
+        divergence=divergence(reference.result, other.result, rung.result),
+        agreement=agreement(other.result, rung.result),
     )
 
 
@@ -137,32 +151,19 @@ def _mismatches(workload: Workload, result: Result) -> list[PromptMismatch]:
     return found
 
 
-def _compare(reference: _Judged, other: _Judged, rung: _Judged) -> Comparison:
-    names = rung.right.keys()
-    lost = sum(other.right[name] and not rung.right[name] for name in names)
-    won = sum(rung.right[name] and not other.right[name] for name in names)
-    differing = sum(other.answers[name] != rung.answers[name] for name in names)
-    return Comparison(
-        against=other.name,
-        paired=paired(lost, won, differing - lost - won, len(names)),
-        divergence=divergence(reference.result, other.result, rung.result),
-        agreement=agreement(other.result, rung.result),
-    )
-
-
-def _flips(examples: Sequence[Example], ran: Sequence[_Judged]) -> Iterator[Flip]:
+def _flips(examples: Sequence[Example], ran: Mapping[RungName, Answered]) -> Iterator[Flip]:
     """Items whose answer changes on the way up, in the workload's order."""
     for example in examples:
         name = example.id
-        for before, after in pairwise(ran):
+        for (_, before), (rung, after) in pairwise(ran.items()):
             if before.answers[name] != after.answers[name]:
                 yield Flip(
                     id=name,
-                    rung=after.name,
+                    rung=rung,
                     kind=_kind(before.right[name], after.right[name]),
                     text="\n".join(example.fields.values()),
                     expected=example.answer,
-                    answers={rung.name: rung.answers[name] for rung in ran},
+                    answers={rung: answered.answers[name] for rung, answered in ran.items()},
                 )
                 break
 

@@ -16,6 +16,9 @@ ROW = 34
 CURVE_WIDTH, CURVE_HEIGHT = 460, 220
 CURVE_LEFT, CURVE_RIGHT = 50, 110
 SHARES = (0.0, 0.5, 0.95)
+LAYERS_WIDTH, LAYERS_HEIGHT = 960, 150
+LAYER_NAMES = 16
+"""At most so many layers are named on an axis."""
 LEAST = 1e-6
 """Values below this part of the greatest are drawn at the left end of a logarithmic axis."""
 
@@ -37,6 +40,19 @@ class Curve:
 
     name: str
     quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """What was measured of one matrix, with its interval."""
+
+    name: str
+    kind: str
+    """Matrices of one kind have one colour."""
+    layer: int | None
+    low: float
+    value: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,8 @@ def curves(plotted: Sequence[Curve], unit: str, *, first: int = 0) -> Markup:
     high = max(values, default=1.0)
     low = max(min(values, default=1.0), high * LEAST)
     scale = _Scale(low / 1.3, high * 1.3, CURVE_LEFT, CURVE_WIDTH - CURVE_RIGHT, log=True)
-    parts = [_ticks(scale, CURVE_HEIGHT, [f"{tick:g}" for tick in scale.ticks()]), *map(_share_line, SHARES)]
+    parts = [_ticks(scale, CURVE_HEIGHT, [f"{tick:g}" for tick in scale.ticks()])]
+    parts += [_across(_height(share), CURVE_WIDTH - CURVE_RIGHT, f"{share:.0%}") for share in SHARES]
     for index, curve in enumerate(plotted):
         points = " ".join(f"{_px(scale.at(max(value, low)))},{y}" for value, y in _steps(curve))
         line = Markup('<polyline points="{}"/>').format(points)
@@ -127,22 +144,61 @@ def _height(share: float) -> float:
     return _px(10 + (CURVE_HEIGHT - 18) * (1 - share))
 
 
-def _share_line(share: float) -> Markup:
+def risks(plotted: Sequence[Curve]) -> Markup:
+    """Error against the share of items that are answered, surest first; curves hold it in equal steps up to all."""
+    x = _Scale(0.0, 1.0, CURVE_LEFT, CURVE_WIDTH - CURVE_RIGHT)
+    y = _Scale(0.0, max(0.01, *(max(curve.quantiles) for curve in plotted)), CURVE_HEIGHT, 10)
+    parts = [_ticks(x, CURVE_HEIGHT, [f"{tick:.0%}" for tick in x.ticks()])]
+    parts += [_across(_px(y.at(tick)), CURVE_WIDTH - CURVE_RIGHT, f"{100 * tick:.3g}%") for tick in y.ticks()]
+    for index, curve in enumerate(plotted):
+        steps = ((rank / len(curve.quantiles), error) for rank, error in enumerate(curve.quantiles, 1))
+        points = " ".join(f"{_px(x.at(share))},{_px(y.at(error))}" for share, error in steps)
+        line = Markup('<polyline points="{}"/>').format(points)
+        parts.append(_coloured(index, line + _legend(index, curve.name)))
+    return _svg(CURVE_WIDTH, CURVE_HEIGHT + 26, parts, "share of wrong answers by share of items answered")
+
+
+def layers(dots: Sequence[Dot], title: str) -> Markup:
+    """Matrices from first to last, their values between 0 and 1 or beyond."""
+    x = _Scale(-1, len(dots), CURVE_LEFT, LAYERS_WIDTH - CURVE_RIGHT)
+    y = _Scale(min(0.0, *(dot.low for dot in dots)), max(1.0, *(dot.high for dot in dots)), LAYERS_HEIGHT, 10)
+    parts = [_across(_px(y.at(mark)), LAYERS_WIDTH - CURVE_RIGHT, f"{mark:.0%}") for mark in (0, 0.5, 1)]
+    parts += [_layer_name(_px(x.at(rank)), layer) for rank, layer in _layer_starts(dots)]
+    for index, kind in enumerate(sorted({dot.kind for dot in dots})):
+        marks = [_dot(dot, _px(x.at(rank)), y) for rank, dot in enumerate(dots) if dot.kind == kind]
+        parts.append(_coloured(index + 1, Markup("").join(marks) + _legend(index, kind, LAYERS_WIDTH, LAYERS_HEIGHT)))
+    return _svg(LAYERS_WIDTH, LAYERS_HEIGHT + 26, parts, title)
+
+
+def _dot(dot: Dot, x: float, y: _Scale) -> Markup:
+    return Markup(
+        '<line x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>'
+        '<circle cx="{x}" cy="{value}" r="3"><title>{name}</title></circle>'
+    ).format(x=x, low=_px(y.at(dot.low)), high=_px(y.at(dot.high)), value=_px(y.at(dot.value)), name=dot.name)
+
+
+def _layer_starts(dots: Sequence[Dot]) -> list[tuple[int, int]]:
+    """Rank of the first matrix of a layer, with the layer; not all of many layers."""
+    starts = {dot.layer: rank for rank, dot in reversed(list(enumerate(dots))) if dot.layer is not None}
+    step = max(1, math.ceil(len(starts) / LAYER_NAMES))
+    return [(rank, layer) for layer, rank in sorted(starts.items())[::step]]
+
+
+def _layer_name(x: float, layer: int) -> Markup:
+    return Markup(
+        '<line class="grid" x1="{x}" x2="{x}" y1="4" y2="{h}"/><text class="tick" x="{x}" y="{y}">layer {layer}</text>'
+    ).format(x=x, h=LAYERS_HEIGHT, y=LAYERS_HEIGHT + 18, layer=layer)
+
+
+def _across(y: float, right: float, text: str) -> Markup:
     return Markup(
         '<line class="grid" x1="{x1}" x2="{x2}" y1="{y}" y2="{y}"/>'
-        '<text class="tick" x="{tx}" y="{ty}" text-anchor="end">{share:.0%}</text>'
-    ).format(
-        x1=CURVE_LEFT,
-        x2=CURVE_WIDTH - CURVE_RIGHT,
-        y=_height(share),
-        tx=CURVE_LEFT - 8,
-        ty=_height(share) + 4,
-        share=share,
-    )
+        '<text class="tick" x="{tx}" y="{ty}" text-anchor="end">{text}</text>'
+    ).format(x1=CURVE_LEFT, x2=right, y=y, tx=CURVE_LEFT - 8, ty=y + 4, text=text)
 
 
-def _legend(index: int, name: str) -> Markup:
-    x, y = CURVE_WIDTH - CURVE_RIGHT + 16, CURVE_HEIGHT / 3 + 24 * index
+def _legend(index: int, name: str, width: int = CURVE_WIDTH, height: int = CURVE_HEIGHT) -> Markup:
+    x, y = width - CURVE_RIGHT + 16, height / 3 + 24 * index
     return Markup('<circle cx="{}" cy="{}" r="5"/><text x="{}" y="{}">{}</text>').format(x, y, x + 12, y + 4, name)
 
 

@@ -7,17 +7,29 @@ from pathlib import Path
 from typing import Literal
 
 from slmc.errors import InputError
+from slmc.quant.survival import AdapterSurvival
 from slmc.runners.contract import Environment, Failure
 from slmc.strict import Strict, parse
+from slmc.validate.confidence import Abstaining, Confidence
 from slmc.validate.divergence import Divergence
 from slmc.validate.metrics import FieldScore, LabelScore
 from slmc.validate.speed import TaskSpeed
 from slmc.validate.statistics import Interval, Paired, Proportion, Verdict
 
 RungName = Literal["reference", "quantized", "compiled", "device"]
-Gate = Literal["weights", "runner", "prompt", "min_accuracy", "max_accuracy_drop", "max_mean_kl", "min_agreement"]
-"""What is checked: that the weights are those of the step before, that the runner answered, that it read the
-same prompts, then the recipe's gates by their keys."""
+Gate = Literal[
+    "adapter",
+    "weights",
+    "runner",
+    "prompt",
+    "min_accuracy",
+    "max_accuracy_drop",
+    "max_mean_kl",
+    "min_survival",
+    "min_agreement",
+]
+"""What is checked: that the adapter's change is in the weights, that they are those of the step before, that the
+runner answered, that it read the same prompts, then the recipe's gates by their keys."""
 
 
 class Comparison(Strict):
@@ -48,6 +60,15 @@ class ReadBack(Strict):
     """Names of those that are not what they should be."""
 
 
+class FineTune(Strict):
+    """Of the items that the reference answers otherwise than the base without the adapter, what a rung made."""
+
+    kept: Proportion | None
+    """Answered as the reference does; None where there is no such item."""
+    reverted: int
+    """Answered as the base does."""
+
+
 class Answers(Strict):
     """What a rung that ran answered."""
 
@@ -58,11 +79,15 @@ class Answers(Strict):
     fields: tuple[FieldScore, ...]
     """Of an extract task."""
     micro_f1: float | None
+    confidence: Confidence | None
+    """Of a classify task."""
     prompt_mismatches: int
     first_mismatch: PromptMismatch | None
     speed: TaskSpeed
     against_reference: Comparison | None
     against_previous: Comparison | None
+    fine_tune: FineTune | None
+    """None for the reference, and where there is no adapter."""
 
 
 class RungReport(Strict):
@@ -73,6 +98,8 @@ class RungReport(Strict):
     failure: Failure | None
     read_back: ReadBack | None = None
     """None where there is nothing to compare with, or it was not done."""
+    adapter: AdapterSurvival | None = None
+    """What its weights hold of the adapter's change; the quantized rung's alone."""
 
     @property
     def status(self) -> Literal["ran", "failed", "not run"]:
@@ -117,6 +144,25 @@ class Flip(Strict):
     """By rung."""
 
 
+class BaseAnswers(Strict):
+    """What the base answers without the adapter, to the task's items or some of them."""
+
+    accuracy: Proportion
+    changed: int
+    """Items that the reference answers otherwise."""
+
+
+class Abstention(Strict):
+    """The fitted thresholds of a classify task, below which an app is to abstain."""
+
+    max_error: float
+    """The recipe's."""
+    fitted: dict[RungName, Abstaining]
+    """On the calibration items, each rung's own threshold; the quantized rung's is the one that ships."""
+    measured: dict[RungName, Abstaining]
+    """On the evaluation items: the reference at its own threshold, every other rung at the one that ships."""
+
+
 class Report(Strict):
     slmc_report: Literal[1] = 1
     recipe: str
@@ -134,6 +180,10 @@ class Report(Strict):
     rungs: tuple[RungReport, ...]
     not_run: tuple[RungName, ...]
     flips: tuple[Flip, ...]
+    base: BaseAnswers | None
+    """None where the recipe has no adapter."""
+    abstention: Abstention | None
+    """None where the recipe asks for none."""
 
     def rung(self, name: RungName) -> RungReport:
         return next(rung for rung in self.rungs if rung.name == name)

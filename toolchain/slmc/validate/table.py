@@ -19,6 +19,9 @@ def print_report(report: Report, screen: Console) -> None:
     screen.print(_checks(report))
     verdict = f"[bold {COLOURS[report.verdict]}]{words.VERDICTS[report.verdict]}[/]"
     screen.print(f"{verdict}: {escape(words.summary(report))}")
+    abstention = words.abstention(report)
+    if abstention:
+        screen.print(abstention)
     missing = words.missing(report)
     if missing:
         screen.print(f"[yellow]{missing}[/]")

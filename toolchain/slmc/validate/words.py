@@ -7,16 +7,18 @@ from slmc.validate.statistics import Verdict
 
 VERDICTS: dict[Verdict, str] = {"pass": "pass", "fail": "fail", "unclear": "can't tell"}
 GATES = {
+    "adapter": "the adapter's change arrives",
     "weights": "weights read back",
     "runner": "the runner answers",
     "prompt": "prompts read alike",
     "min_accuracy": "accuracy of the reference",
     "max_accuracy_drop": "accuracy drop",
     "max_mean_kl": "mean divergence",
+    "min_survival": "fine-tuned answers kept",
     "min_agreement": "first choice as before",
 }
 NOTHING = "–"
-_BOUNDS = {"min_accuracy": "≥", "min_agreement": "≥", "max_accuracy_drop": "≤", "max_mean_kl": "≤"}
+_AT_MOST = ("max_accuracy_drop", "max_mean_kl")
 
 
 def percent(share: float | None) -> str:
@@ -43,7 +45,7 @@ def limit(check: Check) -> str:
     if check.limit is None:
         return NOTHING
     value = f"{check.limit:g} nats" if check.gate == "max_mean_kl" else percent(check.limit)
-    return f"{_BOUNDS[check.gate]} {value}"
+    return f"{'≤' if check.gate in _AT_MOST else '≥'} {value}"
 
 
 def measured(check: Check) -> str:
@@ -68,6 +70,34 @@ def summary(report: Report) -> str:
     if not report.checks:
         return "Nothing was checked."
     return f"Every rung that was run keeps the recipe's promise, on {report.items} items."
+
+
+def fine_tune(report: Report) -> str:
+    """What the adapter changes in the answers."""
+    if report.base is None:
+        return "The recipe has no adapter, so there is no fine-tune to keep."
+    total, right = report.base.accuracy.total, percent(report.base.accuracy.share)
+    return (
+        f"Without the adapter the base answers {report.base.changed} of {total} items otherwise than the reference; "
+        f"{right} of its answers are right."
+    )
+
+
+def abstention(report: Report) -> str | None:
+    """The threshold that ships and what it does; None where there is none."""
+    found = report.abstention
+    if found is None or "quantized" not in found.fitted:
+        return None
+    fitted = found.fitted["quantized"]
+    if fitted.threshold is None:
+        return f"No threshold brings the wrong labels among the answered ones down to {percent(found.max_error)}."
+    rung, measured = list(found.measured.items())[-1]
+    wrong = None if measured.wrong is None else measured.wrong.share
+    return (
+        f"Abstain where the label's probability is below {fitted.threshold:.4f}: fitted on {fitted.answered.total} "
+        f"calibration items for at most {percent(found.max_error)} wrong labels. The {rung} rung then answers "
+        f"{percent(measured.answered.share)} of the evaluation items, {percent(wrong)} of them wrong."
+    )
 
 
 def missing(report: Report) -> str | None:

@@ -18,6 +18,8 @@ TASK = "task/"
 SCORE = "score/"
 """Starts the id of an item that asks for probabilities along the expected answer."""
 SCORE_ITEMS = 1000
+SIDE_ITEMS = 1000
+"""At most so many items are asked beside the ladder."""
 LABELS = "labels"
 
 
@@ -35,18 +37,28 @@ def make_workload(
     `score_items` of the examples, evenly spread, are also scored along their expected answer, end token and all.
     Raises RecipeError for a prompt that does not fit the context or a label that the tokenizer can't spell.
     """
-    examples = recipe.examples(recipe.recipe.data.evaluation)
+    file = recipe.recipe.data.evaluation
+    examples = recipe.examples(file)
     asked = evenly(examples, len(examples) if limit is None else limit)
-    labels = recipe.labels()
-    codec.check_labels(labels)
-    choices = {LABELS: tuple(tuple(codec.answer(label)) for label in labels)} if labels else {}
     items = [_task_item(recipe, codec, example) for example in asked]
     items += [_score_item(codec, example) for example in evenly(asked, score_items)]
-    for item in items:
-        _check_length(item, choices, context, recipe)
-    workload = make(codec.end_id, choices, items)
+    workload = _workload(recipe, codec, items, context, file)
     write_workload(workload, out)
     return workload
+
+
+def calibration_workload(recipe: LoadedRecipe, codec: Codec, *, context: int) -> Workload:
+    """Ask for the calibration examples' task, or for SIDE_ITEMS of them; errors as for `make_workload`."""
+    file = recipe.recipe.data.calibration
+    assert file is not None, "the recipe has no calibration file"
+    asked = evenly(recipe.examples(file), SIDE_ITEMS)
+    return _workload(recipe, codec, [_task_item(recipe, codec, example) for example in asked], context, file)
+
+
+def base_workload(workload: Workload) -> Workload:
+    """What the base is asked without the adapter: the task items, or SIDE_ITEMS of them."""
+    items = [item for item in workload.items if item.id.startswith(TASK)]
+    return make(workload.header.end_id, workload.header.choices, evenly(items, SIDE_ITEMS))
 
 
 def with_watch(workload: Workload, reference: Result, out: Path) -> Workload:
@@ -70,6 +82,16 @@ def _watching(item: Item, reference: Result) -> Item:
     return item.model_copy(update={"watch": watch})
 
 
+def _workload(recipe: LoadedRecipe, codec: Codec, items: Sequence[Item], context: int, file: str) -> Workload:
+    """Checked items; `file` is the data file that they are from."""
+    labels = recipe.labels()
+    codec.check_labels(labels)
+    choices = {LABELS: tuple(tuple(codec.answer(label)) for label in labels)} if labels else {}
+    for item in items:
+        _check_length(item, choices, context, recipe.file(file))
+    return make(codec.end_id, choices, items)
+
+
 def _task_item(recipe: LoadedRecipe, codec: Codec, example: Example) -> Item:
     text, ids = codec.prompt(example.fields)
     task = recipe.recipe.task
@@ -85,12 +107,12 @@ def _score_item(codec: Codec, example: Example) -> Item:
     return ScoreItem(id=SCORE + example.id, prompt=text, fields=example.fields, input_ids=tuple(ids), score_ids=answer)
 
 
-def _check_length(item: Item, choices: Mapping[str, Sequence[Ids]], context: int, recipe: LoadedRecipe) -> None:
+def _check_length(item: Item, choices: Mapping[str, Sequence[Ids]], context: int, file: Path) -> None:
     prompt, answer = len(item.input_ids), longest_answer(item, choices)
     if prompt + answer > context:
         raise RecipeError(
             f"item {item.id.partition('/')[2]!r} needs {prompt} tokens for its prompt and {answer} for its answer",
-            where=recipe.file(recipe.recipe.data.evaluation),
+            where=file,
             expected=f"at most {context}, the context that is built",
             todo="raise `context` in the recipe, or shorten the item",
         )
