@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
+from slmc.architecture import EMBEDDING, HEAD
 from slmc.checkpoint.adapter_config import read_adapter_config
 from slmc.checkpoint.lora import merge
-from slmc.checkpoint.reader import EMBEDDING, HEAD, TensorReader, open_checkpoint
+from slmc.checkpoint.reader import TensorReader, open_checkpoint
 from slmc.errors import AdapterError
 
 torch = pytest.importorskip("torch")

@@ -9,6 +9,7 @@ import pytest
 
 from slmc.artifacts import MergedCheckpoint
 from slmc.checkpoint.reader import TensorReader, open_checkpoint
+from slmc.names import Bits
 from slmc.quant.packing import pack, unpack
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader
@@ -49,11 +50,12 @@ def make_base(folder: Path, family: str, *, tied: bool) -> transformers.PreTrain
     return model
 
 
-def quantized(base: Path, out: Path, scheme: str, keep: tuple[str, ...]) -> Path:
+def quantized(base: Path, out: Path, scheme: str, keep: tuple[str, ...], wide: tuple[str, ...]) -> Path:
     checkpoint = open_checkpoint(base)
     out.mkdir()
     merged = MergedCheckpoint(checkpoint.folder, checkpoint.architecture, checkpoint.digest)
-    quantize(merged, SCHEMES[scheme], keep, out, lambda weights: None)
+    bits: dict[str, Bits] = {spec.name: 8 for spec in merged.architecture.tensors() if spec.name.endswith(wide)}
+    quantize(merged, SCHEMES[scheme], keep, out, lambda weights: None, bits)
     return out
 
 
@@ -65,22 +67,28 @@ def logits(model: torch.nn.Module) -> np.ndarray:
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(
-    ("scheme", "keep"),
+    ("scheme", "keep", "wide"),
     [
-        ("int4-g32", ()),
-        ("int4-g64", ()),
-        ("int4-g32", ("model.embed_tokens.weight",)),
-        ("int4-g32", ("*.mlp.down_proj.weight", "model.layers.1.*")),
+        ("int4-g32", (), ()),
+        ("int4-g64", (), ()),
+        ("int8-g32", (), ()),
+        ("int4-g32", ("model.embed_tokens.weight",), ()),
+        ("int4-g32", ("*.mlp.down_proj.weight", "model.layers.1.*"), ()),
+        ("int4-g32", (), ("embed_tokens.weight",)),
+        ("int4-g32", (), ("lm_head.weight",)),
+        ("int4-g64", ("model.layers.1.*",), ("q_proj.weight", "0.mlp.down_proj.weight")),
     ],
 )
 def test_transformers_loads_it_exactly(
-    tmp_path: Path, family: str, tied: bool, scheme: str, keep: tuple[str, ...]
+    tmp_path: Path, family: str, tied: bool, scheme: str, keep: tuple[str, ...], wide: tuple[str, ...]
 ) -> None:
     model = make_base(tmp_path / "base", family, tied=tied).float()
-    out = quantized(tmp_path / "base", tmp_path / "out", scheme, keep)
+    out = quantized(tmp_path / "base", tmp_path / "out", scheme, keep, wide)
     before = logits(model)
     with QuantizedReader(out) as reader:
         for spec in reader.architecture.tensors():
+            if reader.is_quantized(spec.name):
+                assert reader.scheme(spec.name).bits == (8 if scheme == "int8-g32" or spec.name.endswith(wide) else 4)
             weights = torch.from_numpy(reader.dequantized(spec.name))
             model.get_parameter(spec.name).data.copy_(weights)
     wanted = logits(model)
@@ -90,11 +98,14 @@ def test_transformers_loads_it_exactly(
     assert np.array_equal(logits(loaded), wanted)
 
 
-def test_packing_is_compressed_tensors_own() -> None:
-    codes = np.random.default_rng(0).integers(-8, 8, (17, 96), dtype=np.int8)
-    wanted = packed_helpers.pack_to_int32(torch.from_numpy(codes), 4).numpy()
-    assert np.array_equal(pack(codes), wanted)
-    assert np.array_equal(unpack(wanted), codes)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packing_is_compressed_tensors_own(bits: Bits) -> None:
+    half = 1 << (bits - 1)
+    codes = np.random.default_rng(0).integers(-half, half, (17, 96), dtype=np.int8)
+    wanted = packed_helpers.pack_to_int32(torch.from_numpy(codes), bits)
+    assert np.array_equal(pack(codes, bits), wanted.numpy())
+    theirs = packed_helpers.unpack_from_int32(wanted, bits, torch.Size(codes.shape))
+    assert np.array_equal(unpack(wanted.numpy(), bits), theirs.numpy())
 
 
 def test_the_reader_reads_as_safetensors_does(tmp_path: Path) -> None:

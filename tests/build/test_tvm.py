@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -22,9 +23,9 @@ from slmc.checkpoint.stored import read_header
 from slmc.errors import CompileError, RunnerError
 from slmc.models.compiled import CompiledDecoder, read_compiled, write_compiled
 from slmc.models.decoder import rope_tables
+from slmc.names import SCHEMES, Bits, SchemeName
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader, open_quantized
-from slmc.quant.schemes import SCHEMES
 from slmc.runners.tvm_engine import TvmEngine
 from slmc.target import TvmVariant, host_variant, load_target
 
@@ -77,7 +78,10 @@ class Case:
     """Of every position."""
 
 
-def make_case(family: str, scheme: str, folder: Path, keep: tuple[str, ...] = ()) -> Case:
+def make_case(
+    family: str, scheme: SchemeName, folder: Path, wide: tuple[str, ...] = (), keep: tuple[str, ...] = ()
+) -> Case:
+    """With 8 bits in the matrices that the patterns of `wide` match."""
     torch.manual_seed(3)
     kind, more = MODELS[family]
     config = kind(**SMALL, **more)
@@ -90,7 +94,9 @@ def make_case(family: str, scheme: str, folder: Path, keep: tuple[str, ...] = ()
     base = open_checkpoint(folder / "base")
     (folder / "quantized").mkdir()
     merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES[scheme], keep, folder / "quantized", lambda _: None)
+    names = [spec.name for spec in base.architecture.tensors()]
+    bits: dict[str, Bits] = {name: 8 for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in wide)}
+    quantize(merged, SCHEMES[scheme], keep, folder / "quantized", lambda _: None, bits)
     model = open_quantized(folder / "quantized")
     with QuantizedReader(model.folder) as reader:
         state = {spec.name: torch.from_numpy(reader.dequantized(spec.name)) for spec in model.architecture.tensors()}
@@ -104,10 +110,21 @@ def make_case(family: str, scheme: str, folder: Path, keep: tuple[str, ...] = ()
     return Case(model, logits)
 
 
-@pytest.fixture(scope="module", params=[(f, s) for f in MODELS for s in ("int4-g32",)] + [("qwen3", "int4-g128")])
+CASES: dict[str, tuple[str, SchemeName, tuple[str, ...]]] = {
+    "llama": ("llama", "int4-g32", ()),
+    "qwen2": ("qwen2", "int4-g32", ()),
+    "qwen3": ("qwen3", "int4-g32", ()),
+    "wide-head": ("llama", "int4-g32", ("lm_head.*", "*.0.self_attn.*", "*.1.mlp.*")),
+    "wide-embedding": ("llama", "int4-g64", ("*.embed_tokens.*", "*.1.self_attn.o_proj.*")),
+    "wide-tied": ("qwen3", "int4-g128", ("*.embed_tokens.*", "*.mlp.down_proj.*")),
+}
+"""Family, scheme, and the matrices that have 8 bits whatever the scheme."""
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    family, scheme = request.param
-    return make_case(family, scheme, tmp_path_factory.mktemp(f"{family}-{scheme}"))
+    family, scheme, wide = CASES[request.param]
+    return make_case(family, scheme, tmp_path_factory.mktemp(request.param), wide)
 
 
 @pytest.fixture(scope="module", params=["portable", "avx2", "vnni"])
@@ -240,11 +257,12 @@ def test_the_weights_read_back_and_a_changed_one_is_named(case: Case, artifact: 
     assert all(found.values())
     path = artifact / "weights.safetensors"
     original = path.read_bytes()
-    at = read_header(path)["layers.1.o.codes"].offset
+    blamed = {"embedding": "model.embed_tokens.weight", "layers.1.o": "model.layers.1.self_attn.o_proj.weight"}
     try:
-        path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
-        wrong = [name for name, same in read_back(case.model, artifact) if not same]
-        assert wrong == ["model.layers.1.self_attn.o_proj.weight"]
+        for parameter, name in blamed.items():
+            at = read_header(path)[f"{parameter}.codes"].offset
+            path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
+            assert [found for found, same in read_back(case.model, artifact) if not same] == [name]
     finally:
         path.write_bytes(original)
 
@@ -272,6 +290,14 @@ def test_a_kept_matrix_is_named(tmp_path: Path) -> None:
     case = make_case("qwen2", "int4-g32", tmp_path, keep=("*.1.mlp.down_proj.weight",))
     (tmp_path / "artifact").mkdir()
     with pytest.raises(CompileError, match=r"layers\.1\.mlp\.down_proj\.weight is kept"):
+        compile_model(case.model, tmp_path / "artifact", lambda _: None, variant=variant("portable"), context=CONTEXT)
+    assert list((tmp_path / "artifact").iterdir()) == []
+
+
+def test_parts_of_one_matrix_with_different_bits_are_named(tmp_path: Path) -> None:
+    case = make_case("qwen2", "int4-g32", tmp_path, wide=("*.1.mlp.up_proj.*",))
+    (tmp_path / "artifact").mkdir()
+    with pytest.raises(CompileError, match=r"1\.mlp\.gate_proj\.weight has 4 bits, .*1\.mlp\.up_proj\.weight has 8"):
         compile_model(case.model, tmp_path / "artifact", lambda _: None, variant=variant("portable"), context=CONTEXT)
     assert list((tmp_path / "artifact").iterdir()) == []
 

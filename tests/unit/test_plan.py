@@ -9,9 +9,13 @@ import pytest
 
 from slmc.architecture import read_architecture
 from slmc.errors import CheckpointError, InputError, RecipeError
-from slmc.plan import Options, Plan, foretell, resolve
-from slmc.recipe import load_recipe
+from slmc.forecast import foretell
+from slmc.names import SCHEMES
+from slmc.plan import Options, Plan, resolve
+from slmc.recipe import Quantization, load_recipe
 from slmc.target import load_target
+
+G32 = SCHEMES["int4-g32"]
 
 
 def plan(folder: Path, target: str = "host", options: Options | None = None) -> Plan:
@@ -50,11 +54,60 @@ def test_foretold_bytes_are_those_of_the_layout(recipe_folder: Path) -> None:
     architecture = read_architecture(recipe_folder / "base")
     linear = 300 * 64 + 2 * (128 * 64 + 2 * 64 * 64 + 64 * 128 + 3 * 64 * 128)
     norms = 64 + 2 * (64 + 64 + 32 + 32)
-    found = foretell(architecture, "int4-g32", (), 64)
+    found = foretell(architecture, G32, {}, Quantization(), 64)
     assert found.weights == linear // 2 + 2 * (linear // 32) + 4 * norms
     assert found.kv_cache == 2 * 2 * 2 * 32 * 64 * 2
-    kept = foretell(architecture, "int4-g32", ("model.embed_tokens.weight",), 64)
+    kept = foretell(architecture, G32, {}, Quantization(keep=("model.embed_tokens.weight",)), 64)
     assert kept.weights - found.weights == 2 * 300 * 64 - (300 * 64 // 2 + 2 * (300 * 64 // 32))
+    wide = foretell(architecture, G32, {"model.embed_tokens.weight": 8}, Quantization(), 64)
+    assert wide.weights - found.weights == 300 * 64 // 2
+    assert foretell(architecture, G32, {}, Quantization(budget="5.5 bits"), 64).weights == linear * 11 // 16 + 4 * norms
+    assert foretell(architecture, G32, {}, Quantization(budget="16 bits"), 64).weights == linear * 17 // 16 + 4 * norms
+    assert foretell(architecture, G32, {}, Quantization(max_size_mb=0.07), 64).weights == 70000
+
+
+def test_a_limit_is_told_in_bits_a_weight(recipe_folder: Path) -> None:
+    assert plan(recipe_folder).budget is None
+    edit(recipe_folder, "context: 64", "context: 64\nquantization: {budget: 4.6 bits}")
+    assert plan(recipe_folder).budget == 4.6
+    edit(recipe_folder, "budget: 4.6 bits", "max_size_mb: 0.07")
+    found = plan(recipe_folder)
+    norms = 64 + 2 * (64 + 64 + 32 + 32)
+    weights = 300 * 64 + 2 * (128 * 64 + 2 * 64 * 64 + 64 * 128 + 3 * 64 * 128)
+    assert found.budget == pytest.approx((70000 - 4 * norms) * 8 / weights)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "match"),
+    [
+        ("{budget: 4.4 bits}", r"at least 4\.50 bits"),
+        ("{embedding: 8, budget: 4.6 bits}", r"at least 5\.\d\d bits"),
+        ("{max_size_mb: 0.06}", r"at least 0\.1"),
+        ("{head: 8}", "head is its embedding"),
+        ("{head: 4, embedding: 8}", "head is its embedding"),
+        ("{scheme: int8-g32, head: 4}", "head is its embedding"),
+    ],
+)
+def test_bits_that_cannot_be(recipe_folder: Path, quantization: str, match: str) -> None:
+    edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
+    with pytest.raises(RecipeError, match=match):
+        plan(recipe_folder)
+
+
+@pytest.mark.parametrize("quantization", ["{head: 4}", "{head: 8, embedding: 8}", "{scheme: int8-g32, head: 8}"])
+def test_a_tied_head_may_be_named_with_its_embedding(recipe_folder: Path, quantization: str) -> None:
+    edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
+    plan(recipe_folder)
+
+
+@pytest.mark.parametrize(
+    "quantization", ["{embedding: 8}", "{scheme: int8-g32}", "{budget: 5 bits}", "{max_size_mb: 100}"]
+)
+def test_bits_that_the_backend_lacks(recipe_folder: Path, quantization: str) -> None:
+    edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
+    plan(recipe_folder)
+    with pytest.raises(RecipeError, match="backend 'coreml' can't hold codes of 8 bits"):
+        plan(recipe_folder, "ios", Options(backend="coreml"))
 
 
 def test_stage_keys_change_with_what_goes_in_and_with_nothing_else(recipe_folder: Path) -> None:

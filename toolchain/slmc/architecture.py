@@ -16,6 +16,9 @@ from slmc.errors import CheckpointError, did_you_mean
 
 Family = Literal["llama", "qwen2", "qwen3"]
 Role = Literal["embedding", "head", "linear", "bias", "norm"]
+MATRICES: frozenset[Role] = frozenset({"embedding", "head", "linear"})
+"""What is quantized, where nothing keeps it."""
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 FAMILIES: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
 
 
@@ -77,12 +80,12 @@ class Architecture:
     def tensors(self) -> Iterator[TensorSpec]:
         """Every tensor of the checkpoint under its Hugging Face name; a tied head has none."""
         hidden = self.hidden_size
-        yield TensorSpec("model.embed_tokens.weight", (self.vocab_size, hidden), "embedding")
+        yield TensorSpec(EMBEDDING, (self.vocab_size, hidden), "embedding")
         for layer in range(self.layers):
             yield from self._layer_tensors(layer)
         yield TensorSpec("model.norm.weight", (hidden,), "norm")
         if not self.tied:
-            yield TensorSpec("lm_head.weight", (self.vocab_size, hidden), "head")
+            yield TensorSpec(HEAD, (self.vocab_size, hidden), "head")
 
     def _layer_tensors(self, layer: int) -> Iterator[TensorSpec]:
         prefix = f"model.layers.{layer}."
@@ -104,7 +107,15 @@ class Architecture:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """Parse `folder/config.json`. Raises CheckpointError naming the key that is missing or unsupported."""
+    """Parse `folder/config.json`. Raises CheckpointError naming the key that is missing or unsupported.
+
+    What it says of quantization is read by `slmc.imported`.
+    """
+    return parse_architecture(read_config(folder), folder / "config.json")
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """config.json as it stands. Raises CheckpointError where there is none, or it is no JSON object."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +129,7 @@ def read_architecture(folder: Path) -> Architecture:
         raise CheckpointError(f"config.json can't be read: {error}", where=path) from None
     if not isinstance(config, dict):
         raise CheckpointError("config.json is not a JSON object", where=path)
-    return parse_architecture(config, path)
+    return config
 
 
 def parse_architecture(config: Mapping[str, object], path: Path) -> Architecture:
@@ -168,7 +179,6 @@ def _refuse_what_changes_numbers(config: Mapping[str, object], path: Path) -> No
         # Qwen2 has a bias on q, k, v whatever this key says; elsewhere it also puts one on o_proj.
         "attention_bias": family != "qwen2" and bool(config.get("attention_bias", False)),
         "partial_rotary_factor": config.get("partial_rotary_factor", 1.0) != 1.0,
-        "quantization_config": config.get("quantization_config") is not None,
     }
     for key, present in refused.items():
         if present:

@@ -1,13 +1,14 @@
 """From recipe and target to everything a build will do, before it does any of it.
 
-`resolve` settles each choice and remembers whether it was the recipe's, the target's or the
-caller's; `foretell` predicts sizes; the stages' keys tell what the store already holds.
+`resolve` settles each choice and remembers whether it was the recipe's, the base's, the target's or
+the caller's; `forecast` predicts sizes; the stages' keys tell what the store already holds.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import importlib.metadata
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,16 +16,18 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from slmc import __version__, digest
-from slmc.architecture import Architecture, TensorSpec, read_architecture
+from slmc.architecture import EMBEDDING, HEAD, Architecture, read_architecture
 from slmc.errors import InputError, RecipeError
-from slmc.names import BackendName, SchemeName
+from slmc.forecast import Forecast, bit_budget, foretell
+from slmc.imported import imported_schemes
+from slmc.names import BITS, SCHEMES, BackendName, Bits, Scheme, SchemeName
 from slmc.recipe import LoadedRecipe, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
 from slmc.target import DeviceClass, Target, TvmVariant, host_variant
 
 DEFAULT_CONTEXT = 512
-Origin = Literal["default", "recipe", "target", "option"]
+Origin = Literal["default", "recipe", "target", "option", "base"]
 Value = TypeVar("Value")
 
 TOOLS: Mapping[str, tuple[str, ...]] = {
@@ -41,19 +44,6 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
 class Choice(Generic[Value]):
     value: Value
     origin: Origin
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Bytes, foretold from the architecture alone."""
-
-    weights: int
-    kv_cache: int
-    activations: int
-
-    @property
-    def memory(self) -> int:
-        return self.weights + self.kv_cache + self.activations
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,8 @@ class Plan:
     variant: TvmVariant | None
     validate: bool
     architecture: Architecture
+    budget: float | None
+    """Mean bits, scales included, that the quantized tensors may take a weight; None where nothing limits them."""
     forecast: Forecast
     merge: Stage
     quantize: Stage
@@ -118,8 +110,14 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
     options = options or Options()
     overrides = recipe.recipe.targets.get(target.name, TargetOverrides())
     backend = _backend(target, overrides, options)
-    scheme = _scheme(recipe, overrides)
-    architecture = read_architecture(locate(recipe, recipe.recipe.base, weights=False))
+    base = locate(recipe, recipe.recipe.base, weights=False)
+    architecture = read_architecture(base)
+    imported = imported_schemes(base, architecture)
+    _check_imported(recipe, imported)
+    scheme = _scheme(recipe, overrides, _commonest(imported, architecture))
+    quantization, named = recipe.recipe.quantization, SCHEMES[scheme.value]
+    bits = quantization.bits(architecture) | {name: one.bits for name, one in imported.items()}
+    _check_bits(recipe, named, bits, backend.value, architecture)
     context = _context(recipe, overrides, architecture)
     _check_context(recipe, context.value, architecture)
     variant = host_variant(target) if backend.value == "tvm" and target.name == "host" else None
@@ -135,30 +133,13 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         variant=variant,
         validate=options.validate,
         architecture=architecture,
-        forecast=foretell(architecture, scheme.value, recipe.recipe.quantization.keep, context.value),
+        budget=bit_budget(architecture, named, bits, quantization),
+        forecast=foretell(architecture, named, bits, quantization, context.value),
         merge=merge,
         quantize=quantize,
         compile=compile_,
         bundle=_bundle_stage(recipe, compile_, options),
     )
-
-
-def foretell(architecture: Architecture, scheme: SchemeName, keep: tuple[str, ...], context: int) -> Forecast:
-    """Bytes of weights, KV cache (fp16) and a full prefill's activations (fp32, one layer alive)."""
-    a, group = architecture, int(scheme.rpartition("-g")[2])
-    weights = sum(_tensor_bytes(tensor, group, keep, a.dtype) for tensor in a.tensors())
-    kv_cache = 2 * a.layers * a.kv_heads * a.head_dim * context * 2
-    qkv = (a.heads + 2 * a.kv_heads) * a.head_dim
-    widest = max(qkv + a.heads * a.head_dim, 2 * a.intermediate_size) + 2 * a.hidden_size
-    return Forecast(weights, kv_cache, activations=4 * (context * widest + a.vocab_size))
-
-
-def _tensor_bytes(tensor: TensorSpec, group: int, keep: tuple[str, ...], dtype: str) -> int:
-    if tensor.role in ("norm", "bias"):
-        return 4 * tensor.size
-    if any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in keep):
-        return (4 if dtype == "float32" else 2) * tensor.size
-    return tensor.size // 2 + 2 * (tensor.size // group)
 
 
 def _backend(target: Target, overrides: TargetOverrides, options: Options) -> Choice[BackendName]:
@@ -174,11 +155,77 @@ def _backend(target: Target, overrides: TargetOverrides, options: Options) -> Ch
     return asked
 
 
-def _scheme(recipe: LoadedRecipe, overrides: TargetOverrides) -> Choice[SchemeName]:
-    if overrides.scheme is not None:
-        return Choice(overrides.scheme, "recipe")
+def _scheme(recipe: LoadedRecipe, overrides: TargetOverrides, imported: Scheme | None) -> Choice[SchemeName]:
+    """Of most tensors; what the base was quantized with stays."""
     quantization = recipe.recipe.quantization
-    return Choice(quantization.scheme, "recipe" if "scheme" in quantization.model_fields_set else "default")
+    named = overrides.scheme or (quantization.scheme if "scheme" in quantization.model_fields_set else None)
+    if imported is None:
+        return Choice(quantization.scheme, "default") if named is None else Choice(named, "recipe")
+    if named not in (None, imported.name):
+        raise RecipeError(
+            f"the base is quantized already, and not as {named}",
+            where=recipe.folder / "recipe.yaml",
+            expected=f"{imported.name}, or no scheme",
+        )
+    return Choice(imported.name, "base")
+
+
+def _commonest(imported: Mapping[str, Scheme], architecture: Architecture) -> Scheme | None:
+    """The scheme of most weights that were quantized before."""
+    weights: Counter[Scheme] = Counter()
+    for spec in architecture.tensors():
+        if spec.name in imported:
+            weights[imported[spec.name]] += spec.size
+    return max(weights, key=weights.__getitem__, default=None)
+
+
+def _check_imported(recipe: LoadedRecipe, imported: Mapping[str, Scheme]) -> None:
+    """What was quantized before is not changed again."""
+    quantization, where = recipe.recipe.quantization, recipe.folder / "recipe.yaml"
+    if imported and recipe.recipe.adapter is not None:
+        raise RecipeError(
+            "the base is quantized already, and an adapter can't be merged into it",
+            where=f"{where}: adapter",
+            todo="name the base from before it was quantized, or a base with the adapter merged",
+        )
+    asked = {
+        "method": "method" in quantization.model_fields_set and quantization.method != "rtn",
+        "budget": quantization.budget is not None,
+        "max_size_mb": quantization.max_size_mb is not None,
+        "keep": any(fnmatch.filter(imported, pattern) for pattern in quantization.keep),
+        "embedding": quantization.embedding is not None and EMBEDDING in imported,
+        "head": quantization.head is not None and HEAD in imported,
+    }
+    for key, present in asked.items():
+        if imported and present:
+            raise RecipeError(
+                f"the base is quantized already, and {key} would change it",
+                where=f"{where}: quantization.{key}",
+                todo=f"leave {key} out, or name the base from before it was quantized",
+            )
+
+
+def _check_bits(
+    recipe: LoadedRecipe, scheme: Scheme, bits: Mapping[str, Bits], backend: BackendName, architecture: Architecture
+) -> None:
+    quantization, where = recipe.recipe.quantization, f"{recipe.folder / 'recipe.yaml'}: quantization"
+    embedding, head = (bits or scheme.bits for bits in (quantization.embedding, quantization.head))
+    if architecture.tied and quantization.head is not None and head != embedding:
+        raise RecipeError(
+            f"the head has {head} bits and the embedding {embedding}, but the model's head is its embedding",
+            where=where,
+            todo=f"give embedding: {head}, or leave head out",
+        )
+    limited = quantization.budget is not None or quantization.max_size_mb is not None
+    asked = {scheme.bits, *bits.values(), *((8,) if limited else ())}
+    lacking = asked - BITS[backend]
+    if lacking:
+        held = " or ".join(str(bits) for bits in sorted(BITS[backend]))
+        raise RecipeError(
+            f"backend {backend!r} can't hold codes of {lacking.pop()} bits",
+            where=where,
+            expected=f"codes of {held} bits in scheme, embedding and head, and neither budget nor max_size_mb",
+        )
 
 
 def _context(recipe: LoadedRecipe, overrides: TargetOverrides, architecture: Architecture) -> Choice[int]:
@@ -211,8 +258,8 @@ def _merge_stage(recipe: LoadedRecipe) -> Stage:
 
 def _quantize_stage(recipe: LoadedRecipe, scheme: SchemeName, merge: Stage) -> Stage:
     quantization = recipe.recipe.quantization
-    inputs = {"merge": merge.key, "scheme": scheme, "method": quantization.method, "keep": list(quantization.keep)}
-    return Stage("quantize", inputs)
+    chosen = quantization.model_dump(mode="json", exclude={"scheme"})
+    return Stage("quantize", {"merge": merge.key, "scheme": scheme, **chosen})
 
 
 def _compile_stage(

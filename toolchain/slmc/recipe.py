@@ -16,8 +16,9 @@ import yaml
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from slmc import digest
+from slmc.architecture import Architecture
 from slmc.errors import RecipeError
-from slmc.names import BackendName, SchemeName, TargetName
+from slmc.names import BackendName, Bits, SchemeName, TargetName
 from slmc.strict import Strict, parse
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -71,11 +72,18 @@ class PlainPrompt(Strict):
         return _placeholders_checked(template)
 
 
+class Abstain(Strict):
+    """When the app is to abstain: a threshold for the chosen label's probability, fitted to the calibration items."""
+
+    max_error: Share = Field(description="highest share of wrong labels that is accepted among the answered items")
+
+
 class Classify(Strict):
     """Choose one of the labels; an item's answer is its `label`."""
 
     kind: Literal["classify"]
     labels: tuple[str, ...] | str = Field(description="the labels, or a file with one a line")
+    abstain: Abstain | None = None
 
 
 class Extract(Strict):
@@ -103,10 +111,39 @@ class Data(Strict):
 
 class Quantization(Strict):
     scheme: SchemeName = "int4-g32"
-    method: Literal["rtn"] = "rtn"
+    method: Literal["rtn", "gptq", "tuned", "auto"] = "rtn"
+    embedding: Bits | None = Field(default=None, description="bits of its codes; by default the scheme's")
+    head: Bits | None = Field(
+        default=None, description="bits of its codes; by default the scheme's. A tied head is the embedding"
+    )
     keep: tuple[str, ...] = Field(
         default=(), description="tensors left unquantized, by name or shell pattern; each must match"
     )
+    budget: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)? bits$")] | None = Field(
+        default=None,
+        description='mean bits a weight over the quantized tensors, scales included, such as "4.6 bits": '
+        "what the scheme leaves of it goes where 8 bits help most",
+    )
+    max_size_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="the same as the size of all weights, in 10^6 bytes"
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Quantization:
+        if self.budget is not None and self.max_size_mb is not None:
+            raise ValueError("give either budget or max_size_mb")
+        return self
+
+    @property
+    def budget_bits(self) -> float | None:
+        return None if self.budget is None else float(self.budget.removesuffix(" bits"))
+
+    def bits(self, architecture: Architecture) -> dict[str, Bits]:
+        """Of the tensors for which the recipe names them, by the tensor's name."""
+        named = {"embedding": self.embedding, "head": self.head}
+        chosen = {spec.name: named.get(spec.role) for spec in architecture.tensors()}
+        return {name: bits for name, bits in chosen.items() if bits is not None}
 
 
 class TargetOverrides(Strict):
@@ -129,6 +166,10 @@ class Gates(Strict):
         default=0.98,
         description="share of next tokens on which the compiled rung's first choice is the quantized rung's",
     )
+    min_survival: Share = Field(
+        default=0.9,
+        description="of the answers that the adapter changed, the share that a later rung gives as the reference does",
+    )
 
 
 class Recipe(Strict):
@@ -148,6 +189,12 @@ class Recipe(Strict):
     )
     targets: dict[TargetName, TargetOverrides] = Field(default_factory=dict)
     gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _can_abstain(self) -> Recipe:
+        if isinstance(self.task, Classify) and self.task.abstain and self.data.calibration is None:
+            raise ValueError("task.abstain is fitted to data.calibration, which is not given")
+        return self
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import pytest
 from slmc.architecture import parse_architecture
 from slmc.backends.tvm import tools
 from slmc.backends.tvm.link import library_name, link_arguments
-from slmc.backends.tvm.parameters import stored_tensors
+from slmc.backends.tvm.parameters import packed_shape, stored_tensors
 from slmc.errors import CompileError, MissingToolError
 from slmc.models.compiled import ALIGNMENT
+from slmc.models.decoder import decoder_parameters
+from slmc.names import Bits
 
 from ..conftest import CONFIG
 
@@ -69,11 +71,12 @@ def test_another_system_is_refused() -> None:
         link_arguments("riscv64-unknown-freebsd", "model.so")
 
 
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("group", [32, 64])
 @pytest.mark.parametrize("vocabulary", [1, 300, 1003])
 @pytest.mark.parametrize("heads", [(2, 1, 32), (4, 4, 16), (3, 1, 96)])
 def test_every_stored_tensor_keeps_the_next_one_aligned(
-    heads: tuple[int, int, int], vocabulary: int, group: int
+    heads: tuple[int, int, int], vocabulary: int, group: int, bits: Bits
 ) -> None:
     """The file begins its data aligned, so sizes that are multiples of the alignment keep all of it so."""
     count, shared, size = heads
@@ -86,5 +89,7 @@ def test_every_stored_tensor_keeps_the_next_one_aligned(
         "head_dim": size,
     }
     architecture = parse_architecture(config, Path("config.json"))
-    odd = [tensor.name for tensor in stored_tensors(architecture, group, 13) if tensor.size % ALIGNMENT]
+    matrices = [parameter for parameter in decoder_parameters(architecture) if parameter.is_matrix]
+    shapes = {matrix.name: packed_shape(matrix, group, bits) for matrix in matrices}
+    odd = [tensor.name for tensor in stored_tensors(architecture, shapes, 13) if tensor.size % ALIGNMENT]
     assert odd == []

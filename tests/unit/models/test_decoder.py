@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from slmc.architecture import Llama3Scaling, Rope, parse_architecture
-from slmc.models.decoder import decoder_parameters, rope_tables
+from slmc.models.decoder import decoder_parameters, matrices, rope_tables
 
 from ..conftest import CONFIG
 
@@ -26,6 +26,16 @@ def test_fused_parameters_keep_their_parts_in_order() -> None:
     qkv = next(one for one in decoder_parameters(architecture) if one.name == "layers.0.qkv")
     assert [source.name.rsplit(".", 2)[1] for source in qkv.sources] == ["q_proj", "k_proj", "v_proj"]
     assert qkv.shape == ((4 + 2 * 2) * 32, 64)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_quantized_tensor_is_in_exactly_one_matrix(tied: bool) -> None:
+    config = CONFIG | {"model_type": "qwen2", "tie_word_embeddings": tied}
+    architecture = parse_architecture(config, Path("config.json"))
+    found = matrices(architecture)
+    quantized = [spec.name for spec in architecture.tensors() if spec.role in ("embedding", "head", "linear")]
+    assert sorted(name for names in found for name in names) == sorted(quantized)
+    assert ("model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight") in found
 
 
 def test_the_rope_tables_are_rotations() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 from slmc.artifacts import MergedCheckpoint
 from slmc.checkpoint.reader import TensorReader, open_checkpoint
 from slmc.errors import CheckpointError, QuantizationError
+from slmc.names import Bits
 from slmc.quant.packing import pack
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader, open_quantized
@@ -27,11 +29,17 @@ G32 = SCHEMES["int4-g32"]
 QUANTIZED_ROLES = ("linear", "embedding", "head")
 
 
-def quantized(base: Path, out: Path, scheme: Scheme = G32, keep: tuple[str, ...] = ()) -> Path:
+def quantized(
+    base: Path,
+    out: Path,
+    scheme: Scheme = G32,
+    keep: tuple[str, ...] = (),
+    bits: Mapping[str, Bits] = MappingProxyType({}),
+) -> Path:
     checkpoint = open_checkpoint(base)
     out.mkdir()
     merged = MergedCheckpoint(checkpoint.folder, checkpoint.architecture, checkpoint.digest)
-    quantize(merged, scheme, keep, out, lambda weights: None)
+    quantize(merged, scheme, keep, out, lambda weights: None, bits)
     return out
 
 
@@ -40,7 +48,7 @@ def stored(folder: Path) -> Tensors:
         return {name: reader.stored_rows(name, 0, reader.shape(name)[0]) for name in reader.names}
 
 
-@pytest.mark.parametrize("scheme", [SCHEMES["int4-g32"], SCHEMES["int4-g64"]], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("scheme", [G32, SCHEMES["int4-g64"], SCHEMES["int8-g32"]], ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_tensor_is_what_rounding_makes_of_it(tmp_path: Path, scheme: Scheme, tied: bool) -> None:
     base = write_checkpoint(tmp_path / "base", tie_word_embeddings=tied)
@@ -58,7 +66,7 @@ def test_every_tensor_is_what_rounding_makes_of_it(tmp_path: Path, scheme: Schem
                 assert np.array_equal(reader.plain(spec.name), values)
                 assert np.array_equal(reader.dequantized(spec.name), values)
                 continue
-            codes, scales = quantize_rows(values, scheme.group_size)
+            codes, scales = quantize_rows(values, scheme)
             assert np.array_equal(reader.codes(spec.name, 0, spec.shape[0]), codes)
             assert np.array_equal(reader.scales(spec.name, 0, spec.shape[0]), scales)
             assert np.array_equal(reader.codes(spec.name, 5, 9), codes[5:9])
@@ -70,8 +78,8 @@ def test_the_folder_is_compressed_tensors_own(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base")
     out = quantized(base, tmp_path / "out")
     found, weights = stored(out), stored(base)
-    codes, scales = quantize_rows(weights[f"{Q_PROJ}.weight"].astype(np.float32), 32)
-    assert np.array_equal(found[f"{Q_PROJ}.weight_packed"], pack(codes))
+    codes, scales = quantize_rows(weights[f"{Q_PROJ}.weight"].astype(np.float32), G32)
+    assert np.array_equal(found[f"{Q_PROJ}.weight_packed"], pack(codes, 4))
     assert np.array_equal(found[f"{Q_PROJ}.weight_scale"], scales)
     assert found[f"{Q_PROJ}.weight_shape"].tolist() == [128, 64]
     assert f"{Q_PROJ}.weight" not in found
@@ -81,6 +89,34 @@ def test_the_folder_is_compressed_tensors_own(tmp_path: Path) -> None:
     assert config == json.loads((base / "config.json").read_text())
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (out / name).read_bytes() == (base / name).read_bytes()
+
+
+def test_codes_of_both_widths_in_one_checkpoint(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", tie_word_embeddings=False)
+    out = quantized(base, tmp_path / "out", bits={HEAD: 8, f"{Q_PROJ}.weight": 8})
+    open_quantized(out)
+    weights, found = stored(base), stored(out)
+    rows = {row.name: row for row in read_table(out).tensors}
+    assert rows[HEAD].bits_per_weight == 8.5
+    assert rows[EMBEDDING].bits_per_weight == 4.5
+    with QuantizedReader(out) as reader:
+        for name, scheme in ((HEAD, G32.wide), (f"{Q_PROJ}.weight", G32.wide), (EMBEDDING, G32)):
+            codes, scales = quantize_rows(weights[name].astype(np.float32), scheme)
+            assert reader.scheme(name) == scheme
+            assert np.array_equal(found[f"{name}_packed"], pack(codes, 8))
+            assert np.array_equal(reader.codes(name, 0, len(codes)), codes)
+            assert np.array_equal(reader.scales(name, 0, len(codes)), scales)
+        assert reader.table.scheme == "int4-g32"
+        with pytest.raises(KeyError):
+            reader.scheme("model.norm.weight")
+
+
+def test_a_code_wider_than_its_scheme_is_told(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", tie_word_embeddings=False)
+    out = quantized(base, tmp_path / "out", bits={HEAD: 8})
+    edit_weights(lambda w: w[PACKED].__setitem__((3, 1), pack(np.array([[0, 0, 8, 0]], np.int8), 8)[0, 0]))(out)
+    with pytest.raises(CheckpointError, match=f"{PACKED} holds codes outside int4-g32"):
+        open_quantized(out)
 
 
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
@@ -182,6 +218,13 @@ def edit_json(name: str, change: Callable[[dict[str, object]], None]) -> Callabl
     return edit
 
 
+def widen(name: str) -> Callable[[dict[str, object]], None]:
+    def change(table: dict[str, object]) -> None:
+        next(row for row in table["tensors"] if row["name"] == name)["scheme"] = "int8-g32"
+
+    return change
+
+
 PACKED, SCALE, SHAPE = (f"{Q_PROJ}.weight_{part}" for part in ("packed", "scale", "shape"))
 
 
@@ -205,7 +248,10 @@ PACKED, SCALE, SHAPE = (f"{Q_PROJ}.weight_{part}" for part in ("packed", "scale"
         (edit_json(TABLE_FILE, lambda t: t["tensors"].pop()), "does not list the architecture's tensors"),
         (edit_json(TABLE_FILE, lambda t: t.update(group_size=64)), "scheme is not"),
         (edit_json(TABLE_FILE, lambda t: t.update(scheme="int3")), "scheme"),
-        (edit_json(TABLE_FILE, lambda t: t.update(scheme="int4-g64", group_size=64)), f"{EMBEDDING}_scale is F32"),
+        (edit_json(TABLE_FILE, lambda t: t.update(scheme="int4-g64", group_size=64)), "scheme is not"),
+        (edit_json(TABLE_FILE, widen(EMBEDDING)), "the table tells of other schemes"),
+        (edit_json("config.json", lambda c: c["quantization_config"].update(ignore=[HEAD])), "of other schemes"),
+        (edit_json("config.json", lambda c: c["quantization_config"].update(dequantize=False)), "of other schemes"),
         (lambda folder: (folder / TABLE_FILE).unlink(), r"no quantization\.json"),
         (lambda folder: (folder / TABLE_FILE).write_text("{"), "can't be read"),
     ],

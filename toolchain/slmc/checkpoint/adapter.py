@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slmc.architecture import Architecture, TensorSpec
+from slmc.architecture import EMBEDDING, HEAD, Architecture, TensorSpec
 from slmc.checkpoint.adapter_config import AdapterConfig
-from slmc.checkpoint.reader import EMBEDDING, HEAD, TensorReader
+from slmc.checkpoint.reader import TensorReader
 from slmc.errors import AdapterError, CheckpointError
 
 WEIGHTS = "adapter_model.safetensors"

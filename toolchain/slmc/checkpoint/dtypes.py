@@ -37,3 +37,8 @@ def to_float32(values: npt.NDArray[np.generic]) -> Float32:
         widened <<= 16
         return widened.view(np.float32)
     return values.astype(np.float32, copy=False)
+
+
+def rounded_to_bfloat16(values: Float32) -> Float32:
+    """The nearest bfloat16 of each, as float32."""
+    return to_float32(values.astype(ml_dtypes.bfloat16))

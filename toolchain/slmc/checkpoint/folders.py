@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from slmc.errors import CheckpointError, SlmcError
+from slmc.errors import SlmcError
 
 _SIDE_FILES = (
     "added_tokens.json",
@@ -32,11 +32,6 @@ def copy_side_files(source: Path, out: Path) -> None:
     for path in side_files(source):
         # The content alone: a read-only file in a store must not make another one read-only.
         shutil.copyfile(path, out / path.name)
-
-
-def read_config(folder: Path) -> dict[str, object]:
-    """config.json as it stands; `slmc.architecture` is what reads its meaning."""
-    return read_json_object(folder / "config.json", CheckpointError)
 
 
 def read_json_object(path: Path, error: type[SlmcError]) -> dict[str, object]:

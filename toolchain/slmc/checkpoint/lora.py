@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from slmc.architecture import EMBEDDING
 from slmc.artifacts import Checkpoint
 from slmc.checkpoint.adapter import Change, LowRank, read_changes, told_as_adapter_errors, weights_path
 from slmc.checkpoint.adapter_config import read_adapter_config
 from slmc.checkpoint.dtypes import NUMPY, Float32
 from slmc.checkpoint.merged import stored_name, write_merged
 from slmc.checkpoint.peft_merge import merge_through_peft
-from slmc.checkpoint.reader import EMBEDDING, TensorReader, row_blocks
+from slmc.checkpoint.reader import TensorReader, row_blocks
 from slmc.console import Advance
 from slmc.errors import AdapterError
 

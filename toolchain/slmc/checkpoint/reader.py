@@ -7,7 +7,7 @@ resident set page by page, and a build that must fit in a laptop can't afford it
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Mapping
 from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
@@ -18,19 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from slmc import digest
-from slmc.architecture import Architecture, TensorSpec, read_architecture
+from slmc.architecture import EMBEDDING, HEAD, Architecture, TensorSpec, read_architecture
 from slmc.artifacts import Checkpoint
-from slmc.checkpoint import dtypes, folders
+from slmc.checkpoint import dtypes, folders, packed
 from slmc.checkpoint.dtypes import DType, Float32
 from slmc.checkpoint.stored import StoredTensor, read_header, stored_tensors, weight_files
 from slmc.errors import CheckpointError
+from slmc.imported import imported_schemes
+from slmc.names import Bits, Scheme
 
 _BLOCK_BYTES = 4 << 20
 """About how much of a tensor is in memory at once while it streams through."""
 
 _HARMLESS = ("*.rotary_emb.inv_freq",)
 """Extra tensors of old checkpoints that follow from config.json."""
-HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -47,7 +48,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             todo="save the tokenizer again with transformers (tokenizer.save_pretrained)",
         )
     with TensorReader(folder) as reader:
-        _check_tensors(reader, architecture)
+        _check_tensors(reader, architecture, imported_schemes(folder, architecture))
     return Checkpoint(folder, architecture, content_digest(folder))
 
 
@@ -57,10 +58,15 @@ def content_digest(folder: Path) -> str:
     return digest.of_value({path.relative_to(folder).as_posix(): digest.of_file(path) for path in files})
 
 
-def _check_tensors(reader: TensorReader, architecture: Architecture) -> None:
-    wanted = {spec.name: spec for spec in architecture.tensors()}
-    for spec in wanted.values():
-        check_tensor(reader, spec)
+def _check_tensors(reader: TensorReader, architecture: Architecture, imported: Mapping[str, Scheme]) -> None:
+    wanted: set[str] = set()
+    for spec in architecture.tensors():
+        if spec.name in imported:
+            scheme, scales = imported[spec.name], reader.dtype(packed.scale_name(spec.name))
+            wanted |= check_packed(reader, spec, scheme.bits, scheme.group_size, scales)
+        else:
+            check_tensor(reader, spec)
+            wanted.add(spec.name)
     for name in reader.names:
         if name in wanted or any(fnmatch.fnmatchcase(name, pattern) for pattern in _HARMLESS):
             continue
@@ -88,6 +94,27 @@ def check_tensor(reader: TensorReader, spec: TensorSpec) -> None:
         )
     if reader.dtype(spec.name) not in dtypes.FLOATS:
         raise reader.unsupported(spec.name, "F32, F16 or BF16")
+
+
+def check_packed(
+    reader: TensorReader, spec: TensorSpec, bits: Bits, group_size: int, scales: DType = "F32"
+) -> set[str]:
+    """The names that a quantized tensor is stored under.
+
+    Raises CheckpointError where one is missing or has another form.
+    """
+    formats = packed.formats(spec, bits, group_size, scales if scales in dtypes.FLOATS else "F32")
+    for wanted in formats:
+        shape, dtype = reader.shape(wanted.name), reader.dtype(wanted.name)
+        if (shape, dtype) != (wanted.shape, wanted.dtype):
+            raise CheckpointError(
+                f"{wanted.name} is {dtype} {list(shape)}",
+                where=reader.place,
+                expected=f"{wanted.dtype} {list(wanted.shape)}",
+            )
+    if tuple(reader.stored_rows(packed.shape_name(spec.name), 0, 2)) != spec.shape:
+        raise CheckpointError(f"{packed.shape_name(spec.name)} is not {list(spec.shape)}", where=reader.place)
+    return {wanted.name for wanted in formats}
 
 
 def _check_tied_head(reader: TensorReader) -> None:
@@ -157,7 +184,7 @@ class TensorReader:
 
     def array(self, name: str) -> Float32:
         """A whole float tensor as float32, exactly."""
-        return self.rows(name, 0, self._tensor(name).shape[0])
+        return self.rows(name, 0, self.shape(name)[0])
 
     def stored_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Rows [start, stop) in the tensor's own element type. Raises CheckpointError for NaN or infinity."""

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slmc.errors import RunnerError
+from slmc.names import Bits
 from slmc.strict import Strict, parse
 
 MANIFEST = "model.json"
@@ -51,6 +52,7 @@ class CompiledDecoder(Strict):
     cpu: str
     cpu_features: tuple[str, ...] = Field(description="that the library uses, as Linux names them")
     kernels: Kernels
+    bits: tuple[Bits, ...] = Field(description="of the matrices' codes: each width that there is")
     vocab_size: Count
     context: Count
     prefill_tokens: Count

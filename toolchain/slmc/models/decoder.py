@@ -70,6 +70,12 @@ def decoder_parameters(architecture: Architecture) -> Iterator[Parameter]:
         yield parameter("head", "lm_head.weight")
 
 
+def matrices(architecture: Architecture) -> list[tuple[str, ...]]:
+    """The tensors of each matrix. They must share their bits: a backend computes them as one."""
+    parameters = (parameter for parameter in decoder_parameters(architecture) if parameter.is_matrix)
+    return [tuple(source.name for source in parameter.sources) for parameter in parameters]
+
+
 def rope_tables(architecture: Architecture, positions: int) -> tuple[Float32, Float32]:
     """Cosines and sines of the rotation angles, float32 [positions, head_dim / 2] each.
 

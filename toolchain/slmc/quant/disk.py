@@ -1,12 +1,7 @@
 """The quantized checkpoint as compressed-tensors' pack-quantized format has it.
 
-Beside `config.json` with its `quantization_config`, a weight [rows, columns] lies as
-
-    <module>.weight_packed   int32 [rows, columns / 8], see `packing`
-    <module>.weight_scale    float32 [rows, columns / group], each value a bf16
-    <module>.weight_shape    int64 [2]
-
-compressed-tensors 0.20 with transformers 5.23 loads this with
+What config.json says beside weights stored as in `slmc.checkpoint.packed`, each scale a bf16 in
+float32. compressed-tensors 0.20 with transformers 5.23 loads this with
 `AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)`, and the weights are exactly
 codes times scales. Found by trial:
 
@@ -14,50 +9,36 @@ codes times scales. Found by trial:
   embedding, and can't tie a packed head to it; with it both work, so a tied head is stored once.
 - Unpacking multiplies in the scale's own type. With bf16 scales the products would lose four of
   their eleven bits; stored as float32 they are exact.
+- With it transformers unpacks every tensor by the first config group, whatever a group's targets
+  name: a tensor of other bits comes out wrong without a word. So all tensors are packed alike, in 8
+  bits where one needs them; how many bits the codes of each really have is in `quantization.json`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from slmc.architecture import TensorSpec
-from slmc.checkpoint.writer import TensorFormat
-from slmc.quant.packing import PER_WORD
-from slmc.quant.schemes import Scheme
+from slmc.architecture import MATRICES
+from slmc.checkpoint.dtypes import DType
+from slmc.names import SCHEMES, Bits, Scheme
+from slmc.quant.table import QuantizationTable
 
-CONFIG_KEY = "quantization_config"
-
-
-def packed_name(name: str) -> str:
-    return name + "_packed"
+SCALES: DType = "F32"
 
 
-def scale_name(name: str) -> str:
-    return name + "_scale"
+def packed_bits(schemes: Iterable[Scheme | None]) -> Bits:
+    """What a code of any tensor takes in a checkpoint whose tensors have these schemes, None if kept."""
+    return max((scheme.bits for scheme in schemes if scheme is not None), default=4)
 
 
-def shape_name(name: str) -> str:
-    return name + "_shape"
-
-
-def formats(spec: TensorSpec, group_size: int) -> list[TensorFormat]:
-    """The three stored tensors of a quantized one."""
-    rows, columns = spec.shape
-    return [
-        TensorFormat(packed_name(spec.name), "I32", (rows, columns // PER_WORD)),
-        TensorFormat(scale_name(spec.name), "F32", (rows, columns // group_size)),
-        TensorFormat(shape_name(spec.name), "I64", (2,)),
-    ]
-
-
-def quantization_config(scheme: Scheme, kept_modules: Sequence[str]) -> dict[str, object]:
-    """What config.json tells compressed-tensors; `kept_modules` are linears and embeddings left as they are."""
+def quantization_config(table: QuantizationTable) -> dict[str, object]:
+    """What config.json tells compressed-tensors."""
     weights = {
-        "num_bits": scheme.bits,
+        "num_bits": packed_bits(None if row.scheme is None else SCHEMES[row.scheme] for row in table.tensors),
         "type": "int",
         "symmetric": True,
         "strategy": "group",
-        "group_size": scheme.group_size,
+        "group_size": table.group_size,
         "dynamic": False,
     }
     return {
@@ -73,5 +54,14 @@ def quantization_config(scheme: Scheme, kept_modules: Sequence[str]) -> dict[str
                 "output_activations": None,
             }
         },
-        "ignore": list(kept_modules),
+        "ignore": _kept_modules(table),
     }
+
+
+def _kept_modules(table: QuantizationTable) -> list[str]:
+    """Modules that compressed-tensors would take for quantized ones. A tied head goes with its embedding."""
+    kept = [row for row in table.tensors if row.scheme is None and row.role in MATRICES]
+    modules = [row.name.removesuffix(".weight") for row in kept]
+    if table.tied and any(row.role == "embedding" for row in kept):
+        modules.append("lm_head")
+    return modules

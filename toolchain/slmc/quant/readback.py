@@ -9,7 +9,8 @@ from slmc.architecture import TensorSpec
 from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.reader import TensorReader, row_blocks
-from slmc.quant.quantizer import sum_of_squares
+from slmc.quant.distance import Distance, column_scales
+from slmc.quant.imported import merged_reader
 from slmc.quant.reader import QuantizedReader
 from slmc.quant.schemes import dequantize
 
@@ -18,22 +19,28 @@ TOLERANCE = 0.01
 
 
 def read_back(merged: MergedCheckpoint, quantized: QuantizedCheckpoint) -> Iterator[tuple[str, bool]]:
-    """Each tensor, with whether it is as far from the merged one as the table tells; kept ones must be equal."""
-    with TensorReader(merged.folder) as weights, QuantizedReader(quantized.folder) as reader:
-        told = {row.name: row.relative_error or 0.0 for row in reader.table.tensors}
+    """Each tensor, with whether it is as far from the merged one as the table tells; kept ones must be equal.
+
+    A norm that column scales were folded into is none of these: the matrices behind it are compared
+    with those scales taken back, and are wrong where the norm is.
+    """
+    with merged_reader(merged) as weights, QuantizedReader(quantized.folder) as reader:
+        told = {row.name: row for row in reader.table.tensors}
+        norms = {row.folded for row in told.values()}
         for spec in quantized.architecture.tensors():
-            found = _relative_error(weights, reader, spec)
-            yield spec.name, math.isclose(found, told[spec.name], rel_tol=TOLERANCE, abs_tol=1e-12)
+            if spec.name not in norms:
+                found = _relative_error(weights, reader, spec, told[spec.name].folded)
+                wanted = told[spec.name].relative_error or 0.0
+                yield spec.name, math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=1e-12)
 
 
-def _relative_error(weights: TensorReader, reader: QuantizedReader, spec: TensorSpec) -> float:
-    """Squared error over squared weights; 0 for a tensor of zeros that stayed so."""
-    error = power = 0.0
+def _relative_error(weights: TensorReader, reader: QuantizedReader, spec: TensorSpec, norm: str | None) -> float:
+    columns = None if norm is None else column_scales(weights.array(norm), reader.plain(norm))
+    distance = Distance()
     for start, stop in row_blocks(spec.shape):
-        wanted = weights.rows(spec.name, start, stop)
-        error += sum_of_squares(wanted - _rows(reader, spec.name, start, stop))
-        power += sum_of_squares(wanted)
-    return error / power if power else error
+        found = _rows(reader, spec.name, start, stop)
+        distance.add(weights.rows(spec.name, start, stop), found if columns is None else found / columns)
+    return distance.relative
 
 
 def _rows(reader: QuantizedReader, name: str, start: int, stop: int) -> Float32:

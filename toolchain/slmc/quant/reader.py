@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import ml_dtypes
 import numpy as np
 
 from slmc import digest
-from slmc.architecture import Architecture, TensorSpec, parse_architecture
+from slmc.architecture import Architecture, TensorSpec, parse_architecture, read_config
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.checkpoint.dtypes import Float32
-from slmc.checkpoint.folders import read_config
-from slmc.checkpoint.reader import TensorReader, check_tensor, content_digest, row_blocks
+from slmc.checkpoint.packed import packed_name, scale_name
+from slmc.checkpoint.reader import TensorReader, check_packed, check_tensor, content_digest, row_blocks
 from slmc.errors import CheckpointError
+from slmc.imported import CONFIG_KEY
 from slmc.quant import disk
 from slmc.quant.packing import Codes, unpack
-from slmc.quant.schemes import SCHEMES, dequantize
+from slmc.quant.schemes import SCHEMES, Scheme, are_scales, dequantize
 from slmc.quant.table import TABLE_FILE, QuantizationTable, read_table
 
 
@@ -46,7 +47,8 @@ class QuantizedReader:
         self.table = read_table(folder)
         self.group_size = SCHEMES[self.table.scheme].group_size
         self._specs = {spec.name: spec for spec in self.architecture.tensors()}
-        self._quantized = {row.name for row in self.table.tensors if row.scheme is not None}
+        self._schemes = {row.name: SCHEMES[row.scheme] for row in self.table.tensors if row.scheme is not None}
+        self._bits = disk.packed_bits(self._schemes.values())
         self._tensors = TensorReader(folder)
 
     def __enter__(self) -> Self:
@@ -59,16 +61,20 @@ class QuantizedReader:
 
     def is_quantized(self, name: str) -> bool:
         """False for a tensor that is kept as it was. Raises KeyError for a name the architecture doesn't have."""
-        return self._specs[name].name in self._quantized
+        return self._specs[name].name in self._schemes
+
+    def scheme(self, name: str) -> Scheme:
+        """Of a quantized tensor. Raises KeyError for any other."""
+        return self._schemes[name]
 
     def codes(self, name: str, start: int, stop: int) -> Codes:
-        """Rows [start, stop) of a quantized tensor: int8 [rows, columns] in [-8, 7]."""
-        packed = self._tensors.stored_rows(disk.packed_name(name), start, stop)
-        return unpack(packed.view(np.int32))
+        """Rows [start, stop) of a quantized tensor: int8 [rows, columns], within its scheme."""
+        packed = self._tensors.stored_rows(packed_name(name), start, stop)
+        return unpack(packed.view(np.int32), self._bits)
 
     def scales(self, name: str, start: int, stop: int) -> Float32:
         """Rows [start, stop) of its scales: float32 [rows, columns / group], positive and bf16 each."""
-        return self._tensors.rows(disk.scale_name(name), start, stop)
+        return self._tensors.rows(scale_name(name), start, stop)
 
     def plain(self, name: str) -> Float32:
         """A tensor that is kept as it was, as float32."""
@@ -89,11 +95,10 @@ class QuantizedReader:
         listed = [(row.name, row.shape) for row in self.table.tensors]
         if listed != [(spec.name, spec.shape) for spec in self._specs.values()]:
             raise CheckpointError("the table does not list the architecture's tensors", where=self.folder / TABLE_FILE)
-        if (self.table.tied, self.table.group_size) != (self.architecture.tied, self.group_size):
-            raise CheckpointError("the table's head or scheme is not config.json's", where=self.folder / TABLE_FILE)
+        self._check_table()
         stored: set[str] = set()
         for name, spec in self._specs.items():
-            if name in self._quantized:
+            if name in self._schemes:
                 stored |= self._check_quantized(spec)
             else:
                 check_tensor(self._tensors, spec)
@@ -102,36 +107,50 @@ class QuantizedReader:
         if extra:
             raise CheckpointError(f"{extra[0]} belongs to no tensor of the table", where=self.folder)
 
+    def _check_table(self) -> None:
+        """The table and config.json tell the same, and all groups are of one size."""
+        sizes = {scheme.group_size for scheme in (SCHEMES[self.table.scheme], *self._schemes.values())}
+        if self.table.tied != self.architecture.tied or sizes != {self.table.group_size}:
+            raise CheckpointError("the table's head or scheme is not config.json's", where=self.folder / TABLE_FILE)
+        found = read_config(self.folder)[CONFIG_KEY]
+        if found != disk.quantization_config(self.table):
+            raise CheckpointError(
+                "the table tells of other schemes than config.json",
+                where=f"{self.folder / 'config.json'}: {CONFIG_KEY}",
+                expected=json.dumps(disk.quantization_config(self.table)),
+            )
+
     def _check_quantized(self, spec: TensorSpec) -> set[str]:
-        formats = disk.formats(spec, self.group_size)
-        for wanted in formats:
-            shape, dtype = self._tensors.shape(wanted.name), self._tensors.dtype(wanted.name)
-            if (shape, dtype) != (wanted.shape, wanted.dtype):
-                raise CheckpointError(
-                    f"{wanted.name} is {dtype} {list(shape)}",
-                    where=self.folder,
-                    expected=f"{wanted.dtype} {list(wanted.shape)}",
-                )
-        if tuple(self._tensors.stored_rows(disk.shape_name(spec.name), 0, 2)) != spec.shape:
-            raise CheckpointError(f"{disk.shape_name(spec.name)} is not {list(spec.shape)}", where=self.folder)
+        stored = check_packed(self._tensors, spec, self._bits, self.group_size, disk.SCALES)
         for start, stop in row_blocks((spec.shape[0], spec.shape[1] // self.group_size)):
             scales = self.scales(spec.name, start, stop)
-            if not (scales > 0).all() or (scales != scales.astype(ml_dtypes.bfloat16)).any():
+            if not are_scales(scales):
                 raise CheckpointError(
-                    f"{disk.scale_name(spec.name)} holds a scale that is not a positive bf16", where=self.folder
+                    f"{scale_name(spec.name)} holds a scale that is not a positive bf16", where=self.folder
                 )
-        return {wanted.name for wanted in formats}
+        self._check_codes(spec)
+        return stored
+
+    def _check_codes(self, spec: TensorSpec) -> None:
+        """Where they could be wider than their scheme."""
+        scheme = self._schemes[spec.name]
+        if scheme.bits == self._bits:
+            return
+        for start, stop in row_blocks(spec.shape):
+            codes = self.codes(spec.name, start, stop)
+            if codes.min() < scheme.lowest or codes.max() > scheme.highest:
+                raise CheckpointError(f"{packed_name(spec.name)} holds codes outside {scheme.name}", where=self.folder)
 
 
 def _read_architecture(folder: Path) -> Architecture:
     """The decoder's architecture, from a config.json that must carry our format's quantization_config."""
     path = folder / "config.json"
     config = read_config(folder)
-    quantization = config.pop(disk.CONFIG_KEY, None)
+    quantization = config.pop(CONFIG_KEY, None)
     if not isinstance(quantization, dict) or quantization.get("format") != "pack-quantized":
         raise CheckpointError(
             "not a quantized checkpoint of ours",
-            where=f"{path}: {disk.CONFIG_KEY}",
+            where=f"{path}: {CONFIG_KEY}",
             expected="compressed-tensors' pack-quantized format, as slmc writes it",
         )
     return parse_architecture(config, path)

@@ -1,35 +1,14 @@
-"""The named 4-bit schemes, and what their codes stand for."""
+"""What the codes of a scheme stand for. The schemes themselves are named on a lower floor, where plans are made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
-from slmc.checkpoint.dtypes import Float32
-from slmc.names import SchemeName
+from slmc.checkpoint.dtypes import Float32, rounded_to_bfloat16
+from slmc.names import SCHEMES, Scheme
 from slmc.quant.packing import Codes
 
-
-@dataclass(frozen=True)
-class Scheme:
-    """Signed integers in [-8, 7] along the input axis, one positive bf16 scale for each group of them."""
-
-    name: SchemeName
-    bits: int
-    group_size: int
-
-    @property
-    def bits_per_weight(self) -> float:
-        """With the group's 16-bit scale."""
-        return self.bits + 16 / self.group_size
-
-
-SCHEMES: Mapping[SchemeName, Scheme] = {
-    scheme.name: scheme
-    for scheme in (Scheme("int4-g32", 4, 32), Scheme("int4-g64", 4, 64), Scheme("int4-g128", 4, 128))
-}
+__all__ = ["SCHEMES", "Scheme", "are_scales", "dequantize"]
 
 
 def dequantize(codes: Codes, scales: Float32) -> Float32:
@@ -38,3 +17,8 @@ def dequantize(codes: Codes, scales: Float32) -> Float32:
     weights = codes.reshape(rows, groups, -1).astype(np.float32)
     weights *= scales[:, :, np.newaxis]
     return weights.reshape(codes.shape)
+
+
+def are_scales(values: Float32) -> bool:
+    """Each is a positive, finite bfloat16."""
+    return bool(((values > 0) & (values < np.inf) & (values == rounded_to_bfloat16(values))).all())

@@ -10,7 +10,7 @@ from pydantic import Field
 from slmc.architecture import Role
 from slmc.checkpoint.folders import read_json_object
 from slmc.errors import CheckpointError
-from slmc.names import SchemeName
+from slmc.names import MethodName, SchemeName
 from slmc.strict import Strict, parse
 
 TABLE_FILE = "quantization.json"
@@ -21,12 +21,16 @@ class TensorRow(Strict):
     role: Role
     shape: tuple[int, ...]
     scheme: SchemeName | None
-    """None for a tensor that is kept as it was."""
+    """None for a tensor that is not quantized."""
     kept: str | None
     """Why it is kept; None for a quantized one."""
+    method: MethodName | None
+    """Whose codes and scales these are; None for a kept tensor."""
+    folded: str | None
+    """The norm that its columns' scales were folded into: they are the merged norm over this one."""
     bits_per_weight: float
     relative_error: float | None
-    """Squared error over squared weights, to four digits; None for a kept tensor."""
+    """Squared error over squared weights, column scales taken back, to four digits; None for a kept tensor."""
 
 
 class QuantizationTable(Strict):

@@ -30,7 +30,7 @@ def main() -> None:
         threads=chosen.threads,
         thermal=None,
         artifact=program.artifact_digest(chosen.artifact),
-        precision="int4",
+        precision=engine.precision,
         batched=False,
     )
     with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:

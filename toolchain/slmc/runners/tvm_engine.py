@@ -52,6 +52,11 @@ class TvmEngine:
         self._caches = [tvm_ffi.from_dlpack(_zeros(buffer)) for buffer in (self._compiled.keys, self._compiled.values)]
 
     @property
+    def precision(self) -> str:
+        """Of the weights."""
+        return " and ".join(f"int{bits}" for bits in self._compiled.bits)
+
+    @property
     def vocab_size(self) -> int:
         return self._compiled.vocab_size
 

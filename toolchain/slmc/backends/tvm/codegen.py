@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import get_args
 
 from slmc.backends.tvm.link import link
+from slmc.backends.tvm.parameters import packed_shapes
 from slmc.models.compiled import Kernels
 from slmc.quant.reader import QuantizedReader
 
@@ -24,8 +25,10 @@ def generate(options: argparse.Namespace) -> None:
     from slmc.backends.tvm.decoder import Options, decoder_module
 
     with QuantizedReader(options.model) as reader:
-        shape = Options(reader.group_size, options.context, options.prefill_tokens, options.kernels)
-        module = decoder_module(reader.architecture, shape)
+        shapes = packed_shapes(reader)
+        module = decoder_module(
+            reader.architecture, Options(shapes, options.context, options.prefill_tokens, options.kernels)
+        )
     target = tvm.target.Target({"kind": "llvm", "mtriple": options.triple, "mcpu": options.cpu})
     with target:
         executable = tvm.compile(module, target, relax_pipeline=_lowering())

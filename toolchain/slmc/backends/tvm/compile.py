@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from slmc import digest
@@ -17,7 +18,7 @@ from slmc.architecture import Architecture
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.tvm import layout
 from slmc.backends.tvm.link import library_name
-from slmc.backends.tvm.parameters import check_quantized, padded_context, stored_tensors, write_weights
+from slmc.backends.tvm.parameters import packed_shapes, padded_context, stored_tensors, write_weights
 from slmc.backends.tvm.tools import check_tools, versions
 from slmc.console import Advance
 from slmc.errors import CompileError
@@ -41,11 +42,11 @@ def compile_model(
     """
     check_shape(model.architecture, model.folder)
     with QuantizedReader(model.folder) as reader:
-        check_quantized(reader)
+        shapes = packed_shapes(reader)
         library = out / library_name(variant.triple)
         _generate(model.folder, library, variant, context)
-        write_weights(reader, context, out / WEIGHTS, advance)
-        write_compiled(out, _describe(reader, library, variant, context))
+        write_weights(reader, shapes, context, out / WEIGHTS, advance)
+        write_compiled(out, _describe(reader, shapes, library, variant, context))
 
 
 def check_shape(architecture: Architecture, folder: Path) -> None:
@@ -63,7 +64,9 @@ def check_shape(architecture: Architecture, folder: Path) -> None:
             )
 
 
-def _describe(reader: QuantizedReader, library: Path, variant: TvmVariant, context: int) -> CompiledDecoder:
+def _describe(
+    reader: QuantizedReader, shapes: Mapping[str, layout.Shape], library: Path, variant: TvmVariant, context: int
+) -> CompiledDecoder:
     architecture = reader.architecture
     positions, dtype = padded_context(context), CACHE_DTYPES[variant.kernels]
     heads = (architecture.layers, architecture.kv_heads)
@@ -76,12 +79,13 @@ def _describe(reader: QuantizedReader, library: Path, variant: TvmVariant, conte
         cpu=variant.cpu,
         cpu_features=variant.features,
         kernels=variant.kernels,
+        bits=tuple(sorted({shape.bits for shape in shapes.values()})),
         vocab_size=architecture.vocab_size,
         context=context,
         prefill_tokens=_prefill_tokens(context),
         keys=Buffer(shape=keys, dtype=dtype),
         values=Buffer(shape=values, dtype=dtype),
-        parameters=tuple(tensor.name for tensor in stored_tensors(architecture, reader.group_size, context)),
+        parameters=tuple(tensor.name for tensor in stored_tensors(architecture, shapes, context)),
         versions=versions(),
     )
 

@@ -7,6 +7,7 @@ pure; each call here gives a result that the next one needs, so none is moved or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tvm import relax, tirx
@@ -16,9 +17,9 @@ from slmc.architecture import Architecture
 from slmc.backends.tvm import layout
 from slmc.backends.tvm.kernels import activations
 from slmc.backends.tvm.kernels.attention import AttentionShape, attention
-from slmc.backends.tvm.kernels.dots import DOTS
 from slmc.backends.tvm.kernels.embedding import embedding
-from slmc.backends.tvm.kernels.matmul import Addend, Shape, matmul
+from slmc.backends.tvm.kernels.formats import FORMATS, TILE_ROWS
+from slmc.backends.tvm.kernels.matmul import Addend, matmul
 from slmc.backends.tvm.kernels.tir import Expr, PrimFunc
 from slmc.backends.tvm.parameters import COSINES, SINES, codes_name, padded_context, scales_name, stored_tensors
 from slmc.models.compiled import CACHE_DTYPES, Kernels
@@ -29,8 +30,8 @@ _DTYPES = {"F32": "float32", "BF16": "uint16", "U8": "uint8"}
 
 @dataclass(frozen=True)
 class Options:
-    group: int
-    """Columns that share a scale."""
+    shapes: Mapping[str, layout.Shape]
+    """Of each matrix, by its parameter's name."""
     context: int
     prefill_tokens: int
     """Ids that one call of `prefill` takes at most."""
@@ -63,11 +64,11 @@ class _Decoder:
 
     def __init__(self, builder: relax.BlockBuilder, architecture: Architecture, options: Options, many: bool) -> None:
         self.builder, self.architecture, self.options, self.many = builder, architecture, options, many
-        self.dot = DOTS[options.kernels]
+        self.held_as = FORMATS[options.kernels]
         self.tokens: Expr = tirx.Var("n", "int64") if many else tirx.IntImm("int64", 1)
         self.suffix = "many" if many else "one"
         self.attention_shape = attention_shape(architecture, options)
-        self.formats = {tensor.name: tensor for tensor in stored_tensors(architecture, options.group, options.context)}
+        self.formats = {tensor.name: tensor for tensor in stored_tensors(architecture, options.shapes, options.context)}
         self.parameters: dict[str, Expr] = {}
 
     def build(self) -> None:
@@ -90,7 +91,7 @@ class _Decoder:
 
     def _logits(self, ids: Expr, state: list[Expr]) -> Expr:
         """float32 [1, padded vocabulary], after the last id."""
-        shape = self._shape("embedding")
+        shape = self.options.shapes["embedding"]
         function = embedding(f"embedding_{self.suffix}", shape, self.many)
         x = self._call(function, [ids, *self._matrix("embedding")], (self.tokens, shape.columns))
         for layer in range(self.architecture.layers):
@@ -105,14 +106,14 @@ class _Decoder:
         qkv = self._matmul(name + "qkv", held, bias, "none" if bias is None else "bias", self.many)
         attended = self._attention(layer, qkv, state)
         queries = self.architecture.heads * self.architecture.head_dim
-        copied = activations.copied(f"copied_{self.suffix}", queries, self.dot, self.many)
+        copied = activations.copied(f"copied_{self.suffix}", queries, self.held_as, self.many)
         held = self._held(copied, [attended], queries, self.many)
         x = self._matmul(name + "o", held, x, "residual", self.many)
 
         held = self._normalized(x, name + "mlp_norm")
         gate_up = self._matmul(name + "gate_up", held, None, "none", self.many)
         inner = self.architecture.intermediate_size
-        gated = activations.gated(f"gated_{self.suffix}", inner, self.dot, self.many)
+        gated = activations.gated(f"gated_{self.suffix}", inner, self.held_as, self.many)
         held = self._held(gated, [gate_up], inner, self.many)
         return self._matmul(name + "down", held, x, "residual", self.many)
 
@@ -127,23 +128,22 @@ class _Decoder:
         """RMSNorm of x, held for a matmul; `last` is its last row alone."""
         columns, epsilon = self.architecture.hidden_size, self.architecture.rms_eps
         name = f"normalized{'_last' if last else ''}_{self.suffix}"
-        function = activations.normalized(name, columns, epsilon, self.dot, self.many, last)
+        function = activations.normalized(name, columns, epsilon, self.held_as, self.many, last)
         return self._held(function, [x, self.parameters[weights]], columns, self.many and not last)
 
     def _held(self, function: PrimFunc, arguments: list[Expr], columns: int, many: bool) -> list[Expr]:
         """Activations [rows, columns] as the matmuls take them, with rows for whole tiles."""
-        tile = self.dot.many_rows.rows
-        rows = (self.tokens + tile - 1) // tile * tile if many else 1
-        types = [relax.TensorType((rows, *part.shape), part.dtype) for part in self.dot.parts(columns)]
+        rows = (self.tokens + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS if many else 1
+        types = [relax.TensorType((rows, *part.shape), part.dtype) for part in self.held_as.parts(columns)]
         held = self.builder.emit(relax.call_tir(self._function(function), arguments, types))
         if len(types) == 1:
             return [held]
         return [self.builder.emit(relax.TupleGetItem(held, index)) for index in range(len(types))]
 
     def _matmul(self, name: str, held: list[Expr], added: Expr | None, addend: Addend, many: bool) -> Expr:
-        shape = self._shape(name)
-        kernel_name = f"matmul_{shape.rows}x{shape.columns}_{addend}_{'many' if many else 'one'}"
-        function = matmul(kernel_name, shape, self.dot, addend, many)
+        shape = self.options.shapes[name]
+        kernel_name = f"matmul_{shape.rows}x{shape.columns}_{shape.bits}bit_{addend}_{'many' if many else 'one'}"
+        function = matmul(kernel_name, shape, self.options.kernels, addend, many)
         arguments = [*self._matrix(name), *held, *([] if added is None else [added])]
         return self._call(function, arguments, (self.tokens if many else 1, shape.rows))
 
@@ -155,10 +155,6 @@ class _Decoder:
     def _function(self, function: PrimFunc) -> Expr:
         """The kernel in the module, once however often it is called."""
         return self.builder.add_func(function.without_attr("global_symbol"), function.attrs["global_symbol"])
-
-    def _shape(self, matrix: str) -> Shape:
-        blocks, depth, _ = self.formats[codes_name(matrix)].shape
-        return Shape(blocks * layout.LANES, depth * layout.BLOCK, self.options.group)
 
     def _matrix(self, name: str) -> list[Expr]:
         return [self.parameters[codes_name(name)], self.parameters[scales_name(name)]]

@@ -1,11 +1,11 @@
 """Quantized matrices as the kernels read them, with the way back.
 
-A block of 8 rows and 32 columns is 128 bytes, four vectors of 32. Byte `c * 4 + j` of vector `v` belongs
-to row c: its low nibble is column 4v + j, its high nibble column 16 + 4v + j, each a code plus 8. So one
-broadcast of four activations meets eight output channels in one instruction. The bytes of a row of blocks
-follow each other:
+A block of 8 rows and 32 columns is as many vectors of 32 bytes as a code has bits. Byte `c * 4 + j` of
+vector `v` belongs to row c. At 4 bits its low nibble is column 4v + j, its high nibble column 16 + 4v + j,
+each a code plus 8; at 8 bits it is column 4v + j, a code plus 128. So one broadcast of four activations
+meets eight output channels in one instruction. The bytes of a row of blocks follow each other:
 
-    codes    uint8     [rows / 8, columns / 32, 128]
+    codes    uint8     [rows / 8, columns / 32, 32 * bits]
     scales   bfloat16  [rows / 8, columns / group, 8]
 
 bfloat16 holds our scales exactly, whatever their size, and widens to float32 by a shift.
@@ -13,9 +13,13 @@ bfloat16 holds our scales exactly, whatever their size, and widens to float32 by
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
+from slmc.names import Bits
 
 Codes = npt.NDArray[np.int8]
 Float32 = npt.NDArray[np.float32]
@@ -27,7 +31,8 @@ LANES = 8
 """Rows of a block."""
 BLOCK = 32
 """Columns of a block."""
-BLOCK_BYTES = 128
+VECTOR = 32
+"""Bytes of a vector."""
 ROWS_MULTIPLE = 32
 """Rows that a matrix is padded to: the kernels' blocks, and each tensor's 64-byte alignment in the file."""
 
@@ -36,26 +41,51 @@ def padded_rows(rows: int) -> int:
     return -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
 
-def pack_codes(codes: Codes) -> PackedCodes:
-    """int8 [rows, columns] in [-8, 7] to uint8 [rows / 8, columns / 32, 128]."""
+@dataclass(frozen=True)
+class Shape:
+    """Of a packed matrix."""
+
+    rows: int
+    """Padded."""
+    columns: int
+    group: int
+    """Columns that share a scale."""
+    bits: Bits
+    """Of a code."""
+
+    @property
+    def codes(self) -> tuple[int, int, int]:
+        return self.rows // LANES, self.columns // BLOCK, VECTOR * self.bits
+
+    @property
+    def scales(self) -> tuple[int, int, int]:
+        return self.rows // LANES, self.columns // self.group, LANES
+
+
+def pack_codes(codes: Codes, bits: Bits) -> PackedCodes:
+    """int8 [rows, columns] within that many signed bits to uint8 [rows / 8, columns / 32, 32 * bits]."""
     rows, columns = codes.shape
     if rows % LANES or columns % BLOCK:
         raise ValueError(f"{codes.shape} is not made of blocks of {LANES} x {BLOCK}")
-    if codes.min(initial=0) < -8 or codes.max(initial=0) > 7:
-        raise ValueError("a code outside [-8, 7]")
-    nibbles = (codes + np.int8(8)).view(np.uint8).reshape(rows // LANES, LANES, columns // BLOCK, 2, 4, 4)
-    # [block row, channel, block column, half, v, j] to [half, block row, block column, v, channel, j]
-    low, high = nibbles.transpose(3, 0, 2, 4, 1, 5)
-    packed: PackedCodes = low | high << 4
-    return packed.reshape(rows // LANES, columns // BLOCK, BLOCK_BYTES)
+    zero = 1 << bits - 1
+    if codes.min(initial=0) < -zero or codes.max(initial=0) >= zero:
+        raise ValueError(f"a code outside [{-zero}, {zero - 1}]")
+    unsigned = codes.view(np.uint8) + np.uint8(zero)
+    parts = unsigned.reshape(rows // LANES, LANES, columns // BLOCK, 8 // bits, bits, 4)
+    # [block row, channel, block column, part of a byte, v, j] to [part, block row, block column, v, channel, j]
+    parts = parts.transpose(3, 0, 2, 4, 1, 5)
+    packed: PackedCodes = parts[0] | parts[1] << 4 if bits == 4 else parts[0]
+    return packed.reshape(rows // LANES, columns // BLOCK, VECTOR * bits)
 
 
 def unpack_codes(packed: PackedCodes) -> Codes:
     """The inverse of `pack_codes`."""
-    block_rows, block_columns, _ = packed.shape
-    nibbles = np.stack([packed & 15, packed >> 4]).reshape(2, block_rows, block_columns, 4, LANES, 4)
-    codes = nibbles.transpose(1, 4, 2, 0, 3, 5).reshape(block_rows * LANES, block_columns * BLOCK)
-    return codes.view(np.int8) - np.int8(8)
+    block_rows, block_columns, size = packed.shape
+    bits = size // VECTOR
+    parts = np.stack([packed & 15, packed >> 4] if bits == 4 else [packed])
+    parts = parts.reshape(8 // bits, block_rows, block_columns, bits, LANES, 4)
+    unsigned = parts.transpose(1, 4, 2, 0, 3, 5).reshape(block_rows * LANES, block_columns * BLOCK)
+    return (unsigned - np.uint8(1 << bits - 1)).view(np.int8)
 
 
 def pack_scales(scales: Float32) -> PackedScales:

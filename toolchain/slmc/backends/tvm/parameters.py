@@ -8,11 +8,10 @@ the kernels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from slmc.architecture import Architecture, TensorSpec
 from slmc.backends.tvm import layout
@@ -20,6 +19,7 @@ from slmc.checkpoint.writer import SafetensorsWriter, TensorFormat
 from slmc.console import Advance
 from slmc.errors import CompileError
 from slmc.models.decoder import Parameter, decoder_parameters, rope_tables
+from slmc.names import Bits
 from slmc.quant.reader import QuantizedReader
 
 COSINES, SINES = "rope.cosines", "rope.sines"
@@ -40,55 +40,71 @@ def padded_context(context: int) -> int:
     return -(-context // layout.LANES) * layout.LANES
 
 
-def stored_tensors(architecture: Architecture, group: int, context: int) -> list[TensorFormat]:
+def packed_shape(matrix: Parameter, group: int, bits: Bits) -> layout.Shape:
+    rows, columns = matrix.shape
+    return layout.Shape(layout.padded_rows(rows), columns, group, bits)
+
+
+def packed_shapes(reader: QuantizedReader) -> dict[str, layout.Shape]:
+    """Of each matrix, by its parameter's name.
+
+    Raises CompileError naming a matrix that is kept unquantized, or parts of one matrix with different bits.
+    """
+    matrices = [parameter for parameter in decoder_parameters(reader.architecture) if parameter.is_matrix]
+    return {matrix.name: packed_shape(matrix, reader.group_size, _bits(reader, matrix)) for matrix in matrices}
+
+
+def stored_tensors(architecture: Architecture, shapes: Mapping[str, layout.Shape], context: int) -> list[TensorFormat]:
     """What `weights.safetensors` holds, in the order of the functions' parameters."""
     table = (padded_context(context), architecture.head_dim // 2)
     formats = [TensorFormat(COSINES, "F32", table), TensorFormat(SINES, "F32", table)]
     for parameter in decoder_parameters(architecture):
-        formats += _formats(parameter, group)
+        if parameter.is_matrix:
+            shape = shapes[parameter.name]
+            formats.append(TensorFormat(codes_name(parameter.name), "U8", shape.codes))
+            formats.append(TensorFormat(scales_name(parameter.name), "BF16", shape.scales))
+        else:
+            formats.append(TensorFormat(parameter.name, "F32", (_vector_size(parameter),)))
     return formats
 
 
-def write_weights(reader: QuantizedReader, context: int, path: Path, advance: Advance) -> None:
+def write_weights(
+    reader: QuantizedReader, shapes: Mapping[str, layout.Shape], context: int, path: Path, advance: Advance
+) -> None:
     """Pack every parameter, a few megabytes at a time; `advance` counts weights.
 
-    Each matrix is quantized, as `check_quantized` has found.
+    `shapes` are the checkpoint's own, from `packed_shapes`.
     """
     architecture = reader.architecture
-    with SafetensorsWriter(path, stored_tensors(architecture, reader.group_size, context)) as writer:
+    with SafetensorsWriter(path, stored_tensors(architecture, shapes, context)) as writer:
         for name, table in zip((COSINES, SINES), rope_tables(architecture, padded_context(context)), strict=True):
             writer.write(name, table)
         for parameter in decoder_parameters(architecture):
             if parameter.is_matrix:
-                _write_matrix(reader, parameter, writer)
+                _write_matrix(reader, parameter, shapes[parameter.name], writer)
             else:
                 _write_vector(reader, parameter, writer)
             advance(math.prod(parameter.shape))
 
 
-def check_quantized(reader: QuantizedReader) -> None:
-    """Raises CompileError naming a matrix that the checkpoint keeps unquantized."""
-    for parameter in decoder_parameters(reader.architecture):
-        for source in parameter.sources:
-            if parameter.is_matrix and not reader.is_quantized(source.name):
-                raise CompileError(
-                    f"{source.name} is kept unquantized, which the tvm backend can't compile",
-                    where=reader.folder,
-                    expected="every embedding, head and linear in 4 bits",
-                    todo="take its name out of the recipe's quantization.keep",
-                )
-
-
-def _formats(parameter: Parameter, group: int) -> list[TensorFormat]:
-    if not parameter.is_matrix:
-        return [TensorFormat(parameter.name, "F32", (_vector_size(parameter),))]
-    rows, columns = parameter.shape
-    blocks = layout.padded_rows(rows) // layout.LANES
-    codes = (blocks, columns // layout.BLOCK, layout.BLOCK_BYTES)
-    return [
-        TensorFormat(codes_name(parameter.name), "U8", codes),
-        TensorFormat(scales_name(parameter.name), "BF16", (blocks, columns // group, layout.LANES)),
-    ]
+def _bits(reader: QuantizedReader, matrix: Parameter) -> Bits:
+    for source in matrix.sources:
+        if not reader.is_quantized(source.name):
+            raise CompileError(
+                f"{source.name} is kept unquantized, which the tvm backend can't compile",
+                where=reader.folder,
+                expected="every embedding, head and linear in 4 or 8 bits",
+                todo="take its name out of the recipe's quantization.keep",
+            )
+    bits = {source.name: reader.scheme(source.name).bits for source in matrix.sources}
+    if len(set(bits.values())) > 1:
+        raise CompileError(
+            f"{', '.join(f'{name} has {count} bits' for name, count in bits.items())}",
+            where=reader.folder,
+            expected="the same bits for tensors that the tvm backend computes as one matrix",
+            todo="quantize them all to 4 bits, or all to 8",
+        )
+    return next(iter(bits.values()))
 
 
 def _vector_size(parameter: Parameter) -> int:
@@ -102,29 +118,23 @@ def _write_vector(reader: QuantizedReader, parameter: Parameter, writer: Safeten
     writer.write(parameter.name, np.pad(vector, (0, _vector_size(parameter) - len(vector))))
 
 
-def _write_matrix(reader: QuantizedReader, parameter: Parameter, writer: SafetensorsWriter) -> None:
-    for source in parameter.sources:
+def _write_matrix(reader: QuantizedReader, matrix: Parameter, shape: layout.Shape, writer: SafetensorsWriter) -> None:
+    for source in matrix.sources:
         for start, stop in _row_blocks(source):
             codes, scales = reader.codes(source.name, start, stop), reader.scales(source.name, start, stop)
-            _write_rows(parameter.name, codes, scales, writer)
-    rows, columns = parameter.shape
-    written = -(-rows // layout.LANES) * layout.LANES
-    padding = layout.padded_rows(rows) - written
-    _write_rows(
-        parameter.name,
-        np.zeros((padding, columns), np.int8),
-        np.zeros((padding, columns // reader.group_size), np.float32),
-        writer,
-    )
+            _write_rows(matrix.name, codes, scales, shape.bits, writer)
+    written = -(-matrix.shape[0] // layout.LANES) * layout.LANES
+    padding = shape.rows - written
+    codes = np.zeros((padding, shape.columns), np.int8)
+    scales = np.zeros((padding, shape.columns // shape.group), np.float32)
+    _write_rows(matrix.name, codes, scales, shape.bits, writer)
 
 
-def _write_rows(
-    name: str, codes: npt.NDArray[np.int8], scales: npt.NDArray[np.float32], writer: SafetensorsWriter
-) -> None:
+def _write_rows(name: str, codes: layout.Codes, scales: layout.Float32, bits: Bits, writer: SafetensorsWriter) -> None:
     """Rows that follow those written before; the last ones are filled up to a block."""
     missing = -len(codes) % layout.LANES
     padding = ((0, missing), (0, 0))
-    writer.write(codes_name(name), layout.pack_codes(np.pad(codes, padding)))
+    writer.write(codes_name(name), layout.pack_codes(np.pad(codes, padding), bits))
     writer.write(scales_name(name), layout.pack_scales(np.pad(scales, padding)))
 
 

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from functools import cache
 
-from slmc.backends.tvm.kernels.dots import Dot
+from slmc.backends.tvm.kernels.formats import Format
 from slmc.backends.tvm.kernels.tir import (
     LANES,
     Buffer,
@@ -32,7 +32,7 @@ Vector = Callable[[Expr, Expr], Expr]
 
 
 @cache
-def normalized(name: str, columns: int, epsilon: float, dot: Dot, many: bool, last: bool) -> PrimFunc:
+def normalized(name: str, columns: int, epsilon: float, held_as: Format, many: bool, last: bool) -> PrimFunc:
     """x float32 [n, columns], weights float32 [columns], activations: RMSNorm(x) · weights, held.
 
     With `last` only the last row of x, as row 0.
@@ -42,44 +42,44 @@ def normalized(name: str, columns: int, epsilon: float, dot: Dot, many: bool, la
         n = length() if many else T.int64(1)
         x = argument("x", (n, columns), "float32")
         weights = argument("weights", (columns,), "float32")
-        parts = _held(dot, columns, many and not last)
+        parts = _held(held_as, columns, many and not last)
         with loop(1 if last else n, parallel=many) as held_row:
             row = n - 1 if last else held_row
             factor = rms_factor(lambda column: x[row, lanes(column)], columns, epsilon)
-            _hold(lambda k: x[row, lanes(k)] * splat(factor) * weights[lanes(k)], columns, dot, parts, held_row)
+            _hold(lambda k: x[row, lanes(k)] * splat(factor) * weights[lanes(k)], columns, held_as, parts, held_row)
 
     return kernel(name, body)
 
 
 @cache
-def gated(name: str, columns: int, dot: Dot, many: bool) -> PrimFunc:
+def gated(name: str, columns: int, held_as: Format, many: bool) -> PrimFunc:
     """x float32 [n, 2 * columns], gate and up side by side; activations: silu(gate) · up, held."""
 
     def body() -> None:
         n = length() if many else T.int64(1)
         x = argument("x", (n, 2 * columns), "float32")
-        parts = _held(dot, columns, many)
+        parts = _held(held_as, columns, many)
         with loop(n, parallel=many) as row:
 
             def value(column: Expr) -> Expr:
                 gate = let(x[row, lanes(column)])
                 return gate / (splat(1.0) + exp(splat(0.0) - gate)) * x[row, lanes(column + columns)]
 
-            _hold(value, columns, dot, parts, row)
+            _hold(value, columns, held_as, parts, row)
 
     return kernel(name, body)
 
 
 @cache
-def copied(name: str, columns: int, dot: Dot, many: bool) -> PrimFunc:
+def copied(name: str, columns: int, held_as: Format, many: bool) -> PrimFunc:
     """x float32 [n, columns]; activations: x, held."""
 
     def body() -> None:
         n = length() if many else T.int64(1)
         x = argument("x", (n, columns), "float32")
-        parts = _held(dot, columns, many)
+        parts = _held(held_as, columns, many)
         with loop(n, parallel=many) as row:
-            _hold(lambda column: x[row, lanes(column)], columns, dot, parts, row)
+            _hold(lambda column: x[row, lanes(column)], columns, held_as, parts, row)
 
     return kernel(name, body)
 
@@ -95,15 +95,15 @@ def rms_factor(vector: Callable[[Expr], Expr], columns: int, epsilon: float) -> 
     return let(T.float32(1) / T.sqrt(mean + T.float32(epsilon)))
 
 
-def _held(dot: Dot, columns: int, many: bool) -> list[Buffer]:
+def _held(held_as: Format, columns: int, many: bool) -> list[Buffer]:
     rows = length() if many else T.int64(1)
-    return [argument(part.name, (rows, *part.shape), part.dtype) for part in dot.parts(columns)]
+    return [argument(part.name, (rows, *part.shape), part.dtype) for part in held_as.parts(columns)]
 
 
-def _hold(vector: Callable[[Expr], Expr], columns: int, dot: Dot, parts: list[Buffer], row: Expr) -> None:
+def _hold(vector: Callable[[Expr], Expr], columns: int, held_as: Format, parts: list[Buffer], row: Expr) -> None:
     """A row's vectors, 32 columns at a time, into the tensors that hold it."""
     with loop(columns // BLOCK) as block:
         values = scratch(BLOCK)
         for start in range(0, BLOCK, LANES):
             store(values, vector(let(block * BLOCK + start)), lanes(start))
-        dot.hold(values, parts, row, block)
+        held_as.hold(values, parts, row, block)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from slmc.backends.tvm.kernels.dots import Dot, Parts, Tile
+from slmc.backends.tvm.kernels.dots import DOTS, Dot, Tile
+from slmc.backends.tvm.kernels.formats import Parts
 from slmc.backends.tvm.kernels.tir import (
     LANES,
     Buffer,
@@ -25,7 +26,8 @@ from slmc.backends.tvm.kernels.tir import (
     store,
     widen_bfloat16,
 )
-from slmc.backends.tvm.layout import BLOCK, BLOCK_BYTES
+from slmc.backends.tvm.layout import BLOCK, VECTOR, Shape
+from slmc.models.compiled import Kernels
 
 Addend = Literal["none", "residual", "bias"]
 """What is added: nothing, a tensor of the result's shape, or one row to each row."""
@@ -33,29 +35,21 @@ _LINE = 64
 """Bytes that one prefetch brings."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Of a quantized matrix: padded rows, columns, and how many columns share a scale."""
-
-    rows: int
-    columns: int
-    group: int
-
-
 @cache
-def matmul(name: str, shape: Shape, dot: Dot, addend: Addend, many: bool) -> PrimFunc:
+def matmul(name: str, shape: Shape, kernels: Kernels, addend: Addend, many: bool) -> PrimFunc:
     """codes, scales, activations, [addend,] result float32 [n, rows] = activations · weights' [+ addend].
 
     n is 1, or with `many` any. The activations of `many` have rows for whole tiles.
     """
+    dot = DOTS[kernels, shape.bits]
     tile = dot.many_rows if many else dot.one_row
 
     def body() -> None:
         n, held = (length(), length()) if many else (T.int64(1), T.int64(1))
         blocks, depth = shape.rows // LANES, shape.columns // BLOCK
-        codes = argument("codes", (blocks, depth, BLOCK_BYTES), "uint8")
-        scales = argument("scales", (blocks, shape.columns // shape.group, LANES), "uint16")
-        parts = [argument(part.name, (held, *part.shape), part.dtype) for part in dot.parts(shape.columns)]
+        codes = argument("codes", shape.codes, "uint8")
+        scales = argument("scales", shape.scales, "uint16")
+        parts = [argument(part.name, (held, *part.shape), part.dtype) for part in dot.activations.parts(shape.columns)]
         addends = {"residual": (n, shape.rows), "bias": (shape.rows,)}
         added = argument("addend", addends[addend], "float32") if addend in addends else None
         result = argument("result", (n, shape.rows), "float32")
@@ -101,14 +95,17 @@ class _Product:
         """Add the products of one block of columns."""
         tiles = [(i, j) for i in range(self.tile.rows) for j in range(self.tile.blocks)]
         for j in range(self.tile.blocks):
-            for line in range(0, BLOCK_BYTES, _LINE):
+            for line in range(0, VECTOR * self.dot.bits, _LINE):
                 prefetch(self.codes, block + j, column + self.tile.ahead, line)
         totals = {(i, j): self.dot.start(self.parts, row + i, column) for i, j in tiles}
-        for v in range(BLOCK_BYTES // BLOCK):
-            vectors = [self.codes[block + j, column, lanes(v * BLOCK, BLOCK)] for j in range(self.tile.blocks)]
+        for v in range(self.dot.bits):
+            vectors = [self.codes[block + j, column, lanes(v * VECTOR, VECTOR)] for j in range(self.tile.blocks)]
             weights = [self.dot.split(let(vector)) for vector in vectors]
             for i, j in tiles:
-                total = self.dot.multiply(totals[i, j], weights[j], v, self.parts, row + i, column)
+                total = totals[i, j]
+                for half, four in enumerate(weights[j]):
+                    first = column * BLOCK + half * 16 + v * 4
+                    total = self.dot.multiply(total, four, self.parts, row + i, first)
                 totals[i, j] = let(total)
         for j in range(self.tile.blocks):
             scale = let(widen_bfloat16(self.scales[block + j, column // self.blocks_per_scale, lanes(0)]))
