@@ -1,0 +1,31 @@
+"""What a calibrated method is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmc.architecture import Architecture
+from slmc.checkpoint.reader import TensorReader
+from slmc.console import Advance
+from slmc.names import Scheme
+from slmc.quant.calibrated.batches import Batch
+from slmc.quant.calibrated.layer import LayerModel
+
+
+@dataclass(frozen=True)
+class Job:
+    reader: TensorReader
+    architecture: Architecture
+    model: LayerModel
+    batches: Sequence[Batch]
+    schemes: Mapping[str, Scheme]
+    """Of the tensors to quantize, by name."""
+    learning: bool
+    """Make good what the layers before have lost, and learn roundings by gradient."""
+    seed: int
+    scratch: Path
+    """Finished layers, and activations between them; an interrupted run goes on from here."""
+    advance: Advance
+    """Counts weights."""

@@ -1,0 +1,78 @@
+"""Second moments of a matrix's inputs: what an error in each of its columns costs, and together with which."""
+
+from __future__ import annotations
+
+import torch
+
+from slmc.errors import QuantizationError
+
+STRIPS = 8
+"""A symmetric product is made in so many strips of its columns, each only up to the diagonal: 9/16 of the work."""
+DAMPING = 0.01
+"""Of the mean of the diagonal, added to it: the usual first try of GPTQ."""
+MOST_DAMPING = 1e3
+RIDGE = 0.2
+"""Of the same mean, where weights are shifted to make good what was lost before: less would follow chance."""
+
+
+class Moments:
+    """H = sum of w x xᵀ over positions with weights w, float32 [columns, columns], and in learning mode also
+    C = sum of w x (x' - x)ᵀ, where x' is what the unquantized model has at the same position.
+    """
+
+    def __init__(self, columns: int, *, cross: bool) -> None:
+        self._second = torch.zeros(columns, columns)
+        self._cross = torch.zeros(columns, columns) if cross else None
+
+    def add(self, inputs: torch.Tensor, weights: torch.Tensor, unquantized: torch.Tensor | None = None) -> None:
+        """Inputs float32 [..., columns] with weights [...]."""
+        columns = inputs.shape[-1]
+        there = weights.flatten() > 0
+        x, w = inputs.reshape(-1, columns)[there], weights.flatten()[there]
+        weighted = x * w[:, None]
+        step = -(-columns // STRIPS)
+        for start in range(0, columns, step):
+            stop = min(start + step, columns)
+            self._second[start:stop, :stop].addmm_(weighted[:, start:stop].T, x[:, :stop])
+        if self._cross is not None:
+            assert unquantized is not None
+            self._cross.addmm_(weighted.T, unquantized.reshape(-1, columns)[there] - x)
+
+    def sum(self) -> torch.Tensor:
+        """H. Raises QuantizationError where an activation was not finite."""
+        lower = self._second.tril()
+        found = lower + lower.tril(-1).T
+        if not torch.isfinite(found).all():
+            raise QuantizationError("activations are not finite numbers")
+        return found
+
+    def shifted(self, weights: torch.Tensor) -> torch.Tensor:
+        """W + W Cᵀ (H + rI)⁻¹: what of these inputs comes nearest to W of the unquantized ones, by ridge regression."""
+        assert self._cross is not None
+        ridged = self.sum()
+        mean = float(ridged.diagonal().mean())
+        if mean == 0:
+            return weights
+        ridged.diagonal().add_(RIDGE * mean)
+        return weights + torch.cholesky_solve(self._cross @ weights.T, torch.linalg.cholesky(ridged)).T
+
+
+def inverse_factor(moments: torch.Tensor) -> torch.Tensor:
+    """Upper U with Uᵀ U = (H + dI)⁻¹, H scaled to a mean diagonal of 1; d grows tenfold until that can be inverted.
+
+    A column that never fires counts as much as the mean: its weights are then simply rounded.
+    Raises QuantizationError where no damping helps.
+    """
+    scaled = moments / (float(moments.diagonal().mean()) or 1.0)
+    scaled.diagonal()[scaled.diagonal() == 0] = 1.0
+    damping = DAMPING
+    while damping <= MOST_DAMPING:
+        damped = scaled.clone()
+        damped.diagonal().add_(damping)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not failed and torch.isfinite(upper).all():
+                return upper
+        damping *= 10
+    raise QuantizationError(f"the moments of the inputs can't be inverted, even with a damping of {MOST_DAMPING:g}")

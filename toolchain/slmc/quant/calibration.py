@@ -1,0 +1,28 @@
+"""What methods learn from: the recipe's own prompts with their answers, as token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROMPT_WEIGHT = 0.3
+"""Of a position in the prompt, where one that predicts a token of the answer weighs 1. See docs/quantization.md."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A prompt followed by its expected answer and the end token."""
+
+    ids: tuple[int, ...]
+    prompt: int
+    """How many of the ids are the prompt's, at least one."""
+
+    @property
+    def answer_positions(self) -> range:
+        """Where the model is to say the answer's next token."""
+        return range(self.prompt - 1, len(self.ids) - 1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    sequences: tuple[Sequence, ...]
+    prompt_weight: float = PROMPT_WEIGHT
