@@ -43,10 +43,11 @@ from slmc.bundle.golden import evenly
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.reader import TensorReader
 from slmc.console import err
-from slmc.pipeline import merge_stage, quantize_stage
+from slmc.pipeline import merge_stage
 from slmc.plan import resolve
-from slmc.prompt import compile_prompt
-from slmc.quant.table import QuantizationTable, read_table
+from slmc.prompt import Codec, compile_prompt
+from slmc.quant.table import read_table
+from slmc.quantization import quantize_stage
 from slmc.recipe import Example, LoadedRecipe, Quantization, load_recipe
 from slmc.runners.torch_model import TorchModel, load
 from slmc.store import Store
@@ -126,12 +127,11 @@ def logprobs(logits: Logits) -> NDArray[np.float64]:
     return found
 
 
-def make_questions(recipe: LoadedRecipe, merged: Path, items: int) -> list[Question]:
+def make_questions(recipe: LoadedRecipe, codec: Codec, items: int) -> list[Question]:
     """Evenly spread evaluation items, none with a calibration item's prompt."""
     data = recipe.recipe.data
     seen = [] if data.calibration is None else [example.fields for example in recipe.examples(data.calibration)]
     examples = [example for example in recipe.examples(data.evaluation) if example.fields not in seen]
-    codec = compile_prompt(recipe, merged, examples)
 
     def question(example: Example) -> Question:
         _, prompt = codec.prompt(example.fields)
@@ -204,12 +204,7 @@ def mlc_bits(architecture: Architecture) -> float:
     return sum(size * each for size, each in sizes) / sum(size for size, _ in sizes)
 
 
-def our_bits(table: QuantizationTable) -> float:
-    sizes = [(int(np.prod(row.shape)), row.bits_per_weight) for row in table.tensors]
-    return sum(size * bits for size, bits in sizes) / sum(size for size, _ in sizes)
-
-
-def ours(recipe: LoadedRecipe, store: Store, reference: Reference) -> Iterator[Measured]:
+def ours(recipe: LoadedRecipe, store: Store, codec: Codec, reference: Reference) -> Iterator[Measured]:
     """The recipe with each method, and with the last one a budget too. `auto` would only choose among them."""
     methods = [name for name in get_args(Quantization.model_fields["method"].annotation) if name != "auto"]
     asked: dict[str, dict[str, object]] = {f"slmc {name}": {"method": name} for name in methods}
@@ -218,8 +213,8 @@ def ours(recipe: LoadedRecipe, store: Store, reference: Reference) -> Iterator[M
         quantization = recipe.recipe.quantization.model_copy(update=changes)
         changed = LoadedRecipe(recipe.folder, recipe.recipe.model_copy(update={"quantization": quantization}))
         plan = resolve(changed, load_target("host"))
-        folder = quantize_stage(plan, store, merge_stage(plan, store)).folder
-        bits = our_bits(read_table(folder))
+        folder = quantize_stage(plan, store, merge_stage(plan, store), codec).folder
+        bits = read_table(folder).bits_per_weight
         yield reference.measure(name, bits, torch_logits(load(folder, "cpu"), reference.questions))
 
 
@@ -288,11 +283,12 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     recipe, store = load_recipe(options.recipe), Store.default()
     merged = merge_stage(resolve(recipe, load_target("host")), store)
-    questions = make_questions(recipe, merged.folder, options.items)
+    codec = compile_prompt(recipe, merged.folder, recipe.examples(recipe.recipe.data.evaluation))
+    questions = make_questions(recipe, codec, options.items)
     model = load(merged.folder, "cpu")
     vocab_size = merged.architecture.vocab_size
     reference = Reference(questions, torch_logits(model, questions), vocab_size, folder / "reference.npy")
-    mine = list(ours(recipe, store, reference))
+    mine = list(ours(recipe, store, codec, reference))
     theirs = list(peers(merged, reference, folder, options.threads))
     found = mine + theirs
     where = f"{recipe.recipe.name}, {len(questions)} items, {sum(reference.counts)} tokens"

@@ -52,7 +52,7 @@ class Ladder:
         base = open_base(demo.plan)
         assert base is not None
         self.base = base
-        entry = Entry(stage.name, stage.key, self.reference, reused=True)
+        entry = Entry(stage.name, stage.key, self.reference, reused=True, seconds=0.0)
         self.answered_by_base = beside.run_base(demo.store, base, entry)
 
     def judge(self, *, quantized: Path | None = None, bundle: Path | None = None) -> Report:

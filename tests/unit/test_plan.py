@@ -68,6 +68,7 @@ def test_foretold_bytes_are_those_of_the_layout(recipe_folder: Path) -> None:
 
 def test_a_limit_is_told_in_bits_a_weight(recipe_folder: Path) -> None:
     assert plan(recipe_folder).budget is None
+    edit(recipe_folder, "credit: ours", "calibration: eval.jsonl, credit: ours")
     edit(recipe_folder, "context: 64", "context: 64\nquantization: {budget: 4.6 bits}")
     assert plan(recipe_folder).budget == 4.6
     edit(recipe_folder, "budget: 4.6 bits", "max_size_mb: 0.07")
@@ -89,6 +90,7 @@ def test_a_limit_is_told_in_bits_a_weight(recipe_folder: Path) -> None:
     ],
 )
 def test_bits_that_cannot_be(recipe_folder: Path, quantization: str, match: str) -> None:
+    edit(recipe_folder, "credit: ours", "calibration: eval.jsonl, credit: ours")
     edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
     with pytest.raises(RecipeError, match=match):
         plan(recipe_folder)
@@ -96,6 +98,7 @@ def test_bits_that_cannot_be(recipe_folder: Path, quantization: str, match: str)
 
 @pytest.mark.parametrize("quantization", ["{head: 4}", "{head: 8, embedding: 8}", "{scheme: int8-g32, head: 8}"])
 def test_a_tied_head_may_be_named_with_its_embedding(recipe_folder: Path, quantization: str) -> None:
+    edit(recipe_folder, "credit: ours", "calibration: eval.jsonl, credit: ours")
     edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
     plan(recipe_folder)
 
@@ -104,6 +107,7 @@ def test_a_tied_head_may_be_named_with_its_embedding(recipe_folder: Path, quanti
     "quantization", ["{embedding: 8}", "{scheme: int8-g32}", "{budget: 5 bits}", "{max_size_mb: 100}"]
 )
 def test_bits_that_the_backend_lacks(recipe_folder: Path, quantization: str) -> None:
+    edit(recipe_folder, "credit: ours", "calibration: eval.jsonl, credit: ours")
     edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
     plan(recipe_folder)
     with pytest.raises(RecipeError, match="backend 'coreml' can't hold codes of 8 bits"):

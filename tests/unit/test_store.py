@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slmc.errors import StoreError
-from slmc.store import Stage, Store
+from slmc.store import SCRATCH_S, Stage, Store
 
 STAGE = Stage("merge", {"base": "abc", "adapter": None})
 
@@ -19,6 +19,10 @@ STAGE = Stage("merge", {"base": "abc", "adapter": None})
 def write_hello(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub" / "file").write_text("hello")
+
+
+def fail_otherwise(folder: Path) -> None:
+    raise RuntimeError("other")
 
 
 def refuse(folder: Path) -> None:
@@ -36,6 +40,44 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
     assert (first.reused, second.reused) == (False, True)
     assert (second.folder / "sub" / "file").read_text() == "hello"
     assert store.has(STAGE)
+
+
+def test_what_a_result_took_is_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.obtain(STAGE, lambda folder: (write_hello(folder), time.sleep(0.2))[0])
+    assert made.seconds >= 0.2
+    assert store.obtain(STAGE, refuse).seconds == made.seconds
+
+
+def test_scratch_outlives_a_failure_and_no_more(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def fail(folder: Path) -> None:
+        with store.scratch(STAGE) as scratch:
+            (scratch / "layer-0").write_text("done")
+            raise KeyboardInterrupt
+
+    def go_on(folder: Path) -> None:
+        with store.scratch(STAGE) as scratch:
+            (folder / "layers").write_text((scratch / "layer-0").read_text())
+
+    with pytest.raises(KeyboardInterrupt):
+        store.obtain(STAGE, fail)
+    with pytest.raises(RuntimeError, match="other"):
+        store.obtain(Stage("other", {}), fail_otherwise)
+    assert (store.obtain(STAGE, go_on).folder / "layers").read_text() == "done"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_scratch_that_nobody_went_on_with_is_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old, new = (tmp_path / "scratch" / name for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "layer-0").write_text("done")
+    os.utime(old, (time.time() - SCRATCH_S - 60,) * 2)
+    store.obtain(STAGE, write_hello)
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["new"]
 
 
 def test_other_inputs_are_another_result() -> None:
@@ -95,7 +137,7 @@ def child(root: Path, body: str) -> subprocess.Popen[bytes]:
     code = f"""
 import time
 from pathlib import Path
-from slmc.store import Stage, Store
+from slmc.store import SCRATCH_S, Stage, Store
 def make(folder):
     (folder / 'half').write_text('half')
     Path({str(root / "begun")!r}).touch()

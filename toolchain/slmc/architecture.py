@@ -77,6 +77,11 @@ class Architecture:
     dtype: str
     """The checkpoint's own precision: "bfloat16", "float16" or "float32"."""
 
+    @property
+    def weights(self) -> int:
+        """How many there are in all tensors."""
+        return sum(tensor.size for tensor in self.tensors())
+
     def tensors(self) -> Iterator[TensorSpec]:
         """Every tensor of the checkpoint under its Hugging Face name; a tied head has none."""
         hidden = self.hidden_size

@@ -103,12 +103,10 @@ def _origins(plan: Plan) -> Origins:
 
 def _quantization(plan: Plan, quantized: QuantizedCheckpoint) -> Quantized:
     table = read_table(quantized.folder)
-    sizes = {tensor.name: tensor.size for tensor in quantized.architecture.tensors()}
-    bits = sum(row.bits_per_weight * sizes[row.name] for row in table.tensors) / sum(sizes.values())
     return Quantized(
         scheme=table.scheme,
         method=", ".join(sorted({row.method for row in table.tensors if row.method is not None})),
-        bits=round(bits, 4),
+        bits=round(table.bits_per_weight, 4),
         tensors=table.tensors,
     )
 

@@ -10,8 +10,8 @@ import fnmatch
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from slmc.errors import InputError, RecipeError
 from slmc.forecast import Forecast, bit_budget, foretell
 from slmc.imported import imported_schemes
 from slmc.names import BITS, SCHEMES, BackendName, Bits, Scheme, SchemeName
-from slmc.recipe import LoadedRecipe, TargetOverrides
+from slmc.recipe import LoadedRecipe, Quantization, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
 from slmc.target import DeviceClass, Target, TvmVariant, host_variant
@@ -68,17 +68,67 @@ class Plan:
     variant: TvmVariant | None
     validate: bool
     architecture: Architecture
-    budget: float | None
-    """Mean bits, scales included, that the quantized tensors may take a weight; None where nothing limits them."""
-    forecast: Forecast
+    quantization: Quantization
+    """The recipe's; each of the `steps` has its own."""
+    bits: Mapping[str, Bits]
+    """Of tensors for which recipe or base name them."""
     merge: Stage
-    quantize: Stage
-    compile: Stage
-    bundle: Stage
+
+    @cached_property
+    def budget(self) -> float | None:
+        """Mean bits, scales included, that the quantized tensors may take a weight; None where nothing limits them."""
+        return bit_budget(self.architecture, SCHEMES[self.scheme.value], self.bits, self.quantization)
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        scheme = SCHEMES[self.scheme.value]
+        return foretell(self.architecture, scheme, self.bits, self.quantization, self.context.value)
+
+    @cached_property
+    def quantize(self) -> Stage:
+        chosen = self.quantization.model_dump(mode="json", exclude={"scheme"})
+        learned = _learned_from(self.recipe) if self.quantization.calibrated else None
+        inputs = {"merge": self.merge.key, "scheme": self.scheme.value, **chosen, "calibration": learned}
+        return Stage("quantize", inputs)
+
+    @cached_property
+    def compile(self) -> Stage:
+        inputs = {
+            "quantize": self.quantize.key,
+            "target": self.target.digest(),
+            "variant": None if self.variant is None else self.variant.model_dump(mode="json"),
+            "backend": self.backend.value,
+            "context": self.context.value,
+            "tools": tool_versions(TOOLS[self.backend.value]),
+        }
+        return Stage("compile", inputs)
+
+    @cached_property
+    def bundle(self) -> Stage:
+        inputs = {
+            "compile": self.compile.key,
+            "recipe": self.recipe.digest(),
+            "data": data_digests(self.recipe),
+            # Its golden file holds the reference's answers.
+            "reference": tool_versions(TOOLS["reference"]) if self.validate else None,
+        }
+        return Stage("bundle", inputs)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (self.merge, self.quantize, self.compile, self.bundle)
+
+    @property
+    def steps(self) -> tuple[Plan, ...]:
+        """What method `auto` tries in turn, the cheapest first; for any other method the plan itself."""
+        asked = self.quantization
+        if asked.method != "auto":
+            return (self,)
+        unlimited = {"budget": None, "max_size_mb": None}
+        tried = [asked.model_copy(update={"method": method, **unlimited}) for method in ("rtn", "gptq", "tuned")]
+        if asked.limited:
+            tried.append(asked.model_copy(update={"method": "tuned"}))
+        return tuple(replace(self, quantization=quantization) for quantization in tried)
 
     @property
     def name(self) -> str:
@@ -118,27 +168,22 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
     quantization, named = recipe.recipe.quantization, SCHEMES[scheme.value]
     bits = quantization.bits(architecture) | {name: one.bits for name, one in imported.items()}
     _check_bits(recipe, named, bits, backend.value, architecture)
+    bit_budget(architecture, named, bits, quantization)  # raises for a limit that can't be met
+    _check_method(recipe, options)
     context = _context(recipe, overrides, architecture)
     _check_context(recipe, context.value, architecture)
-    variant = host_variant(target) if backend.value == "tvm" and target.name == "host" else None
-    merge = _merge_stage(recipe)
-    quantize = _quantize_stage(recipe, scheme.value, merge)
-    compile_ = _compile_stage(target, variant, backend.value, context.value, quantize)
     return Plan(
         recipe=recipe,
         target=target,
         backend=backend,
         scheme=scheme,
         context=context,
-        variant=variant,
+        variant=host_variant(target) if backend.value == "tvm" and target.name == "host" else None,
         validate=options.validate,
         architecture=architecture,
-        budget=bit_budget(architecture, named, bits, quantization),
-        forecast=foretell(architecture, named, bits, quantization, context.value),
-        merge=merge,
-        quantize=quantize,
-        compile=compile_,
-        bundle=_bundle_stage(recipe, compile_, options),
+        quantization=quantization,
+        bits=bits,
+        merge=_merge_stage(recipe),
     )
 
 
@@ -228,6 +273,15 @@ def _check_bits(
         )
 
 
+def _check_method(recipe: LoadedRecipe, options: Options) -> None:
+    if recipe.recipe.quantization.method == "auto" and not options.validate:
+        raise RecipeError(
+            "method auto asks the gate which method is enough, and nothing is to be validated",
+            where=f"{recipe.folder / 'recipe.yaml'}: quantization.method",
+            todo="name the method, or build without --no-validate",
+        )
+
+
 def _context(recipe: LoadedRecipe, overrides: TargetOverrides, architecture: Architecture) -> Choice[int]:
     asked = overrides.context or recipe.recipe.context
     if asked is not None:
@@ -256,35 +310,15 @@ def _merge_stage(recipe: LoadedRecipe) -> Stage:
     )
 
 
-def _quantize_stage(recipe: LoadedRecipe, scheme: SchemeName, merge: Stage) -> Stage:
-    quantization = recipe.recipe.quantization
-    chosen = quantization.model_dump(mode="json", exclude={"scheme"})
-    return Stage("quantize", {"merge": merge.key, "scheme": scheme, **chosen})
-
-
-def _compile_stage(
-    target: Target, variant: TvmVariant | None, backend: BackendName, context: int, quantize: Stage
-) -> Stage:
-    inputs = {
-        "quantize": quantize.key,
-        "target": target.digest(),
-        "variant": None if variant is None else variant.model_dump(mode="json"),
-        "backend": backend,
-        "context": context,
-        "tools": tool_versions(TOOLS[backend]),
+def _learned_from(recipe: LoadedRecipe) -> dict[str, object]:
+    """What a calibrated method's result depends on beside weights and options."""
+    file = recipe.recipe.data.calibration
+    assert file is not None, "the recipe was checked for one"
+    return {
+        "data": digest.of_file(recipe.file(file)),
+        "prompt": recipe.recipe.prompt.model_dump(mode="json"),
+        "tools": tool_versions(TOOLS["reference"]),
     }
-    return Stage("compile", inputs)
-
-
-def _bundle_stage(recipe: LoadedRecipe, compile_: Stage, options: Options) -> Stage:
-    inputs = {
-        "compile": compile_.key,
-        "recipe": recipe.digest(),
-        "data": data_digests(recipe),
-        # Its golden file holds the reference's answers.
-        "reference": tool_versions(TOOLS["reference"]) if options.validate else None,
-    }
-    return Stage("bundle", inputs)
 
 
 def data_digests(recipe: LoadedRecipe) -> dict[str, str]:

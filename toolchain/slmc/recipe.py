@@ -139,6 +139,16 @@ class Quantization(Strict):
     def budget_bits(self) -> float | None:
         return None if self.budget is None else float(self.budget.removesuffix(" bits"))
 
+    @property
+    def limited(self) -> bool:
+        """Some matrices get 8 bits, as far as a limit allows."""
+        return self.budget is not None or self.max_size_mb is not None
+
+    @property
+    def calibrated(self) -> bool:
+        """The calibration items are looked at."""
+        return self.method != "rtn" or self.limited
+
     def bits(self, architecture: Architecture) -> dict[str, Bits]:
         """Of the tensors for which the recipe names them, by the tensor's name."""
         named = {"embedding": self.embedding, "head": self.head}
@@ -191,9 +201,13 @@ class Recipe(Strict):
     gates: Gates = Gates()
 
     @model_validator(mode="after")
-    def _can_abstain(self) -> Recipe:
-        if isinstance(self.task, Classify) and self.task.abstain and self.data.calibration is None:
+    def _has_calibration(self) -> Recipe:
+        abstaining = isinstance(self.task, Classify) and self.task.abstain
+        if self.data.calibration is None and abstaining:
             raise ValueError("task.abstain is fitted to data.calibration, which is not given")
+        if self.data.calibration is None and self.quantization.calibrated:
+            wanted = "a limit in quantization" if self.quantization.method == "rtn" else self.quantization.method
+            raise ValueError(f"{wanted} needs data.calibration, which is not given")
         return self
 
 

@@ -1,8 +1,10 @@
-"""What methods learn from: the recipe's own prompts with their answers, as token ids."""
+"""What calibrated methods are asked for and learn from: the recipe's own prompts with their answers, as token ids."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from typing import Literal
 
 PROMPT_WEIGHT = 0.3
 """Of a position in the prompt, where one that predicts a token of the answer weighs 1. See docs/quantization.md."""
@@ -26,3 +28,15 @@ class Sequence:
 class Calibration:
     sequences: tuple[Sequence, ...]
     prompt_weight: float = PROMPT_WEIGHT
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done."""
+
+    method: Literal["rtn", "gptq", "tuned"]
+    budget: float | None = None
+    """Mean bits, scales included, that the quantized tensors may take a weight; None where nothing limits them."""
+    matrices: Several[tuple[str, ...]] = ()
+    """Names of tensors that must share their bits; a limit is spent on one of these after another."""
+    seed: int = 0

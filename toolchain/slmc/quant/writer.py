@@ -176,6 +176,7 @@ class QuantizedWriter:
             folded=self._folds.get(spec.name),
             bits_per_weight=self._plain_bits(spec.name) if scheme is None else scheme.bits_per_weight,
             relative_error=None if scheme is None else float(f"{written.distance.relative:.4g}"),
+            gain=None if decision.gain is None else float(f"{decision.gain:.4g}"),
         )
 
     def _plain_bits(self, name: str) -> int:

@@ -17,7 +17,17 @@ from slmc.validate.confidence import confidence
 from slmc.validate.divergence import agreement, divergence
 from slmc.validate.gate import blame, check_rung, overall
 from slmc.validate.metrics import field_scores, label_scores, micro_f1
-from slmc.validate.report import Answers, Comparison, Flip, PromptMismatch, ReadBack, Report, RungName, RungReport
+from slmc.validate.report import (
+    Answers,
+    Comparison,
+    Flip,
+    PromptMismatch,
+    ReadBack,
+    Report,
+    RungName,
+    RungReport,
+    Step,
+)
 from slmc.validate.sides import Side, abstention, base_answers, fine_tune, read_base
 from slmc.validate.speed import task_speed
 from slmc.validate.statistics import paired, proportion
@@ -52,13 +62,14 @@ def judge(
     *,
     base: Side | None = None,
     calibration: Mapping[RungName, Side] | None = None,
+    steps: Sequence[Step] = (),
 ) -> Report:
     """Judge a ladder from its reference up.
 
-    `base` is what the base answers without the adapter, and `calibration` what the reference and
-    the quantized rung answer to the calibration items. A rung's result that can't be read counts as
-    its failure. Raises RunnerError where the reference has no result, since nothing can be judged
-    without one, or where one of those beside the ladder can't be read.
+    `base` is what the base answers without the adapter, `calibration` what the reference and the
+    quantized rung answer to the calibration items, and `steps` what led to the method. A rung's result
+    that can't be read counts as its failure. Raises RunnerError where the reference has no result,
+    since nothing can be judged without one, or where one of those beside the ladder can't be read.
     """
     if not rungs or rungs[0].name != "reference":
         raise InputError("a ladder starts at the reference", expected="the reference's result first")
@@ -87,6 +98,7 @@ def judge(
         flips=tuple(_flips(examples, ran)),
         base=None if ladder.base is None else base_answers(ran["reference"], ladder.base),
         abstention=abstention(recipe, ran, calibration or {}),
+        steps=tuple(steps),
     )
 
 

@@ -163,6 +163,26 @@ class Abstention(Strict):
     """On the evaluation items: the reference at its own threshold, every other rung at the one that ships."""
 
 
+class Step(Strict):
+    """A method that `auto` tried: what it cost, and what it bought against the reference."""
+
+    method: str
+    budget: float | None
+    """Mean bits a quantized weight may take, scales included; None where only the scheme decides."""
+    bits: float
+    """Mean over all weights."""
+    seconds: float
+    """What quantizing took on the machine that did it."""
+    accuracy: float | None
+    divergence: float | None
+    """Mean KL in nats a token."""
+    kept: float | None
+    """Share of the answers that the adapter changed; None without an adapter."""
+    verdict: Verdict
+    evidence: str
+    """Of the check that decides the verdict."""
+
+
 class Report(Strict):
     slmc_report: Literal[1] = 1
     recipe: str
@@ -184,6 +204,8 @@ class Report(Strict):
     """None where the recipe has no adapter."""
     abstention: Abstention | None
     """None where the recipe asks for none."""
+    steps: tuple[Step, ...] = ()
+    """What method `auto` tried, in order; empty for any other method."""
 
     def rung(self, name: RungName) -> RungReport:
         return next(rung for rung in self.rungs if rung.name == name)

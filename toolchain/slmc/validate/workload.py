@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from slmc.bundle.golden import evenly
@@ -88,7 +88,8 @@ def _workload(recipe: LoadedRecipe, codec: Codec, items: Sequence[Item], context
     codec.check_labels(labels)
     choices = {LABELS: tuple(tuple(codec.answer(label)) for label in labels)} if labels else {}
     for item in items:
-        _check_length(item, choices, context, recipe.file(file))
+        answer = longest_answer(item, choices)
+        check_length(item.id.partition("/")[2], len(item.input_ids), answer, context, recipe.file(file))
     return make(codec.end_id, choices, items)
 
 
@@ -107,11 +108,11 @@ def _score_item(codec: Codec, example: Example) -> Item:
     return ScoreItem(id=SCORE + example.id, prompt=text, fields=example.fields, input_ids=tuple(ids), score_ids=answer)
 
 
-def _check_length(item: Item, choices: Mapping[str, Sequence[Ids]], context: int, file: Path) -> None:
-    prompt, answer = len(item.input_ids), longest_answer(item, choices)
+def check_length(name: str, prompt: int, answer: int, context: int, file: Path) -> None:
+    """Raises RecipeError for an item of a data file whose prompt and answer, in tokens, do not fit the context."""
     if prompt + answer > context:
         raise RecipeError(
-            f"item {item.id.partition('/')[2]!r} needs {prompt} tokens for its prompt and {answer} for its answer",
+            f"item {name!r} needs {prompt} tokens for its prompt and {answer} for its answer",
             where=file,
             expected=f"at most {context}, the context that is built",
             todo="raise `context` in the recipe, or shorten the item",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from slmc.architecture import EMBEDDING
-from slmc.quant.calibrated.job import Job
+from slmc.checkpoint.reader import TensorReader
 
 
-def embedded(job: Job, ids: torch.Tensor) -> torch.Tensor:
+def embedded(reader: TensorReader, ids: torch.Tensor) -> torch.Tensor:
     """The unquantized embedding's rows [..., hidden] for ids [...], no others read."""
-    unique, places = ids.unique(return_inverse=True)
-    rows = [torch.from_numpy(job.reader.rows(EMBEDDING, token, token + 1)) for token in unique.tolist()]
-    return torch.cat(rows)[places]
+    tokens = sorted(set(ids.flatten().tolist()))
+    rows = torch.cat([torch.from_numpy(reader.rows(EMBEDDING, token, token + 1)) for token in tokens])
+    return rows[torch.searchsorted(torch.tensor(tokens), ids)]

@@ -15,7 +15,7 @@ from slmc.architecture import EMBEDDING, HEAD
 from slmc.quant.calibrated.gptq import gptq
 from slmc.quant.calibrated.job import Job
 from slmc.quant.calibrated.moments import inverse_factor
-from slmc.quant.calibrated.results import Matrix, load_matrices, save_matrices
+from slmc.quant.calibrated.results import Matrix, Results
 from slmc.quant.calibrated.survey import Survey
 
 ROWS = 16384
@@ -26,22 +26,18 @@ def ends_file(scratch: Path) -> Path:
     return scratch / "ends.safetensors"
 
 
-def round_ends(job: Job, survey: Survey) -> dict[str, Matrix]:
-    """Embedding and head by name, as far as they are to be quantized; from the scratch folder where they are there."""
+def round_ends(job: Job, survey: Survey) -> Results:
+    """Embedding and head, as far as they are to be quantized; from the scratch folder where they are there."""
     path, names = ends_file(job.scratch), [name for name in (EMBEDDING, HEAD) if name in job.schemes]
     if not path.exists():
-        save_matrices(path, {name: _round(job, name, survey) for name in names})
-    found = load_matrices(path)
-    for matrix in found.values():
-        job.advance(matrix.codes.numel())
-    return found
+        Results({name: _round(job, name, survey) for name in names}).save(path)
+    return Results.load(path)
 
 
 def _round(job: Job, name: str, survey: Survey) -> Matrix:
     curvature = survey.head if name == HEAD else survey.embedding
     if name == EMBEDDING and job.architecture.tied:
-        rows = job.reader.shape(name)[0]
-        curvature = survey.embedding / rows + survey.head
+        curvature = survey.embedding / job.reader.shape(name)[0] + survey.head
     factor, scheme = inverse_factor(curvature), job.schemes[name]
     return Matrix.stacked([Matrix.of(gptq(block, factor, scheme)) for block in _blocks(job, name)])
 

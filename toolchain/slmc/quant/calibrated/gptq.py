@@ -1,4 +1,9 @@
-"""GPTQ (Frantar et al. 2022, arXiv:2210.17323): round a matrix column by column, each error made good by those behind.
+"""Round a matrix so that its errors make good for one another.
+
+GPTQ (Frantar et al. 2022, arXiv:2210.17323) goes column by column: the columns behind take up what each
+rounding did to the output. With a metric for the output, rows take up one another's errors as well, as in
+YAQA (Tseng et al. 2025, arXiv:2505.22988): for errors E the loss is then |Lᵀ E R|², R Rᵀ being the moments
+of the inputs and L Lᵀ the curvature of the task's loss at the output.
 
 The scale of a group is searched when its first column is reached, on the weights as they are then, and
 is a bf16 before any of them is rounded. Columns go in their storage order.
@@ -13,6 +18,9 @@ import torch
 from slmc.names import Scheme
 from slmc.quant.rtn import quantize_rows
 
+ROWS = 16
+"""Rounded at once where rows take up one another's errors: those of one block can't."""
+
 
 @dataclass(frozen=True)
 class Rounded:
@@ -23,10 +31,10 @@ class Rounded:
     scales: torch.Tensor
     """float32 [rows, columns / group], each a positive bf16."""
     wanted: torch.Tensor
-    """float32 [rows, columns]: each weight, errors of the columns before made good, just before it was rounded."""
+    """float32 [rows, columns]: each weight, errors of those before made good, just before it was rounded."""
 
     def weights(self) -> torch.Tensor:
-        groups = self.codes.unflatten(1, (self.scales.shape[1], -1))
+        groups = self.codes.reshape(*self.scales.shape, -1)
         return (groups * self.scales[:, :, None]).flatten(1)
 
 
@@ -45,6 +53,26 @@ def gptq(weights: torch.Tensor, factor: torch.Tensor, scheme: Scheme) -> Rounded
         scales[:, start // group] = scale
         wanted[:, start + group :] -= errors @ factor[inside, start + group :]
     return Rounded(codes, scales, wanted)
+
+
+def two_sided(weights: torch.Tensor, factor: torch.Tensor, scheme: Scheme, lower: torch.Tensor) -> Rounded:
+    """As `gptq`, but for the least |Lᵀ E R|²: `lower` is L [rows, rows], the `metric` of the output.
+
+    From the last rows up: with C = L_behind L_block⁻¹ a block aims at its weights less Cᵀ times the errors behind it.
+    """
+    blocks: list[Rounded] = []
+    errors = torch.zeros_like(weights)
+    for start in reversed(range(0, len(weights), ROWS)):
+        block, behind = slice(start, start + ROWS), slice(start + ROWS, len(weights))
+        taken = torch.linalg.solve_triangular(lower[block, block], lower[behind, block], upper=False, left=False)
+        rounded = gptq(weights[block] - taken.T @ errors[behind], factor, scheme)
+        errors[block] = rounded.weights() - weights[block]
+        blocks.insert(0, rounded)
+    return Rounded(
+        torch.cat([block.codes for block in blocks]),
+        torch.cat([block.scales for block in blocks]),
+        torch.cat([block.wanted for block in blocks]),
+    )
 
 
 def _round_group(

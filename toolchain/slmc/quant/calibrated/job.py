@@ -8,7 +8,6 @@ from pathlib import Path
 
 from slmc.architecture import Architecture
 from slmc.checkpoint.reader import TensorReader
-from slmc.console import Advance
 from slmc.names import Scheme
 from slmc.quant.calibrated.batches import Batch
 from slmc.quant.calibrated.layer import LayerModel
@@ -22,10 +21,8 @@ class Job:
     batches: Sequence[Batch]
     schemes: Mapping[str, Scheme]
     """Of the tensors to quantize, by name."""
-    learning: bool
-    """Make good what the layers before have lost, and learn roundings by gradient."""
+    tuned: bool
+    """Make good what the layers before have lost, let rows take up one another's errors, and learn by gradient."""
     seed: int
     scratch: Path
-    """Finished layers, and activations between them; an interrupted run goes on from here."""
-    advance: Advance
-    """Counts weights."""
+    """Finished parts, and activations between layers; an interrupted run goes on from here."""

@@ -32,6 +32,9 @@ STAGES: Mapping[StageName, tuple[str, ...]] = {
     "down": ("mlp.down_proj",),
 }
 """Modules that read the same input, in the order in which a layer uses them."""
+LINEARS = tuple(name for names in STAGES.values() for name in names)
+NORMS: Mapping[StageName, str] = {"qkv": "input_layernorm", "gate_up": "post_attention_layernorm"}
+"""The norm whose output a stage's modules read, and nothing else."""
 
 
 def tensor_name(layer: int, module: str) -> str:
@@ -65,7 +68,8 @@ class LayerModel:
         single = _single_layer(config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(single, dtype=torch.float32)
-        self._template, self._norm = model.model.layers[0], model.model.norm
+        self._template: torch.nn.Module = model.model.layers[0]
+        self._norm: torch.nn.Module = model.model.norm
         self._rotary = type(model.model.rotary_emb)(config=single)
 
     def load(self, layer: int) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""Second moments of a matrix's inputs: what an error in each of its columns costs, and together with which."""
+"""Second moments: what an error in each column of a matrix costs, and together with which, and so for its rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ DAMPING = 0.01
 MOST_DAMPING = 1e3
 RIDGE = 0.2
 """Of the same mean, where weights are shifted to make good what was lost before: less would follow chance."""
+FLAT = 0.3
+"""Part of a curvature's metric that counts all directions alike, since the curvature is only a sample's."""
 
 
 class Moments:
-    """H = sum of w x xᵀ over positions with weights w, float32 [columns, columns], and in learning mode also
+    """H = sum of w x xᵀ over positions with weights w, float32 [columns, columns]; with `cross` also
     C = sum of w x (x' - x)ᵀ, where x' is what the unquantized model has at the same position.
     """
 
-    def __init__(self, columns: int, *, cross: bool) -> None:
+    def __init__(self, columns: int, *, cross: bool = False) -> None:
         self._second = torch.zeros(columns, columns)
         self._cross = torch.zeros(columns, columns) if cross else None
 
@@ -40,11 +42,17 @@ class Moments:
 
     def sum(self) -> torch.Tensor:
         """H. Raises QuantizationError where an activation was not finite."""
-        lower = self._second.tril()
+        lower = self._second.tril_()
         found = lower + lower.tril(-1).T
         if not torch.isfinite(found).all():
             raise QuantizationError("activations are not finite numbers")
         return found
+
+    def rescale(self, columns: torch.Tensor) -> None:
+        """As if every input had been divided by these, float32 [columns]."""
+        for moments in (self._second, self._cross):
+            if moments is not None:
+                moments.div_(columns[:, None]).div_(columns)
 
     def shifted(self, weights: torch.Tensor) -> torch.Tensor:
         """W + W Cᵀ (H + rI)⁻¹: what of these inputs comes nearest to W of the unquantized ones, by ridge regression."""
@@ -65,14 +73,23 @@ def inverse_factor(moments: torch.Tensor) -> torch.Tensor:
     """
     scaled = moments / (float(moments.diagonal().mean()) or 1.0)
     scaled.diagonal()[scaled.diagonal() == 0] = 1.0
-    damping = DAMPING
+    damping, added = DAMPING, 0.0
     while damping <= MOST_DAMPING:
-        damped = scaled.clone()
-        damped.diagonal().add_(damping)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        scaled.diagonal().add_(damping - added)
+        lower, failed = torch.linalg.cholesky_ex(scaled)
         if not failed:
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed and torch.isfinite(upper).all():
-                return upper
-        damping *= 10
+                found: torch.Tensor = upper
+                return found
+        damping, added = 10 * damping, damping
     raise QuantizationError(f"the moments of the inputs can't be inverted, even with a damping of {MOST_DAMPING:g}")
+
+
+def metric(curvature: torch.Tensor) -> torch.Tensor:
+    """Lower L with L Lᵀ the curvature [size, size], scaled to a mean diagonal of 1, and FLAT of the identity."""
+    mean = float(curvature.diagonal().mean()) or 1.0
+    mixed = curvature * ((1 - FLAT) / mean)
+    mixed.diagonal().add_(FLAT)
+    lower: torch.Tensor = torch.linalg.cholesky(mixed)
+    return lower

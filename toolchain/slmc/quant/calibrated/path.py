@@ -26,6 +26,11 @@ class Path:
         self.carried.put(batch, inputs=arrived.inputs, residual=arrived.residual)
         return arrived.inputs
 
+    def rescale(self, batch: int, columns: torch.Tensor) -> None:
+        """What the stage's matrices read, divided by these, as the norm before them now is."""
+        carried = self.carried.get(batch)
+        self.carried.put(batch, inputs=carried["inputs"] / columns, residual=carried["residual"])
+
     def _before(self, stage: StageName, batch: int) -> Carried:
         if stage == "qkv":
             hidden = self.hidden.get(batch)["hidden"]

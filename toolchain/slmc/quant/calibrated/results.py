@@ -1,17 +1,20 @@
-"""Rounded matrices in their final form, and on disk: `<name>.codes` and `<name>.scales` in one safetensors file."""
+"""What becomes of matrices and norms, in its final form and on disk.
+
+<name>.codes and <name>.scales for a matrix, <name>.norm for a norm that scales of columns were folded into.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from slmc.quant.calibrated.files import read_tensors, write_tensors
 from slmc.quant.calibrated.gptq import Rounded
 
-CODES, SCALES = ".codes", ".scales"
+CODES, SCALES, NORM = ".codes", ".scales", ".norm"
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,31 @@ class Matrix:
 
     def rows(self, wanted: torch.Tensor) -> torch.Tensor:
         """Some rows as float32 [..., columns], for their indices [...]."""
-        scales = self.scales[wanted]
-        return (self.codes[wanted].float().unflatten(-1, (scales.shape[-1], -1)) * scales[..., None]).flatten(-2)
+        codes, scales = self.codes[wanted].float(), self.scales[wanted]
+        groups = codes.reshape(*scales.shape, -1) * scales[..., None]
+        return groups.reshape(codes.shape)
 
 
-def save_matrices(path: Path, matrices: Mapping[str, Matrix]) -> None:
-    """The file appears when it is complete."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, matrix in matrices.items():
-        tensors[name + CODES], tensors[name + SCALES] = matrix.codes, matrix.scales
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.rename(path)
+@dataclass(frozen=True)
+class Results:
+    """By the tensors' names."""
 
+    matrices: Mapping[str, Matrix]
+    norms: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Folded ones, float32 [hidden]."""
 
-def load_matrices(path: Path) -> dict[str, Matrix]:
-    tensors = load_file(path)
-    names = [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]
-    return {name: Matrix(tensors[name + CODES], tensors[name + SCALES]) for name in names}
+    def save(self, path: Path) -> None:
+        """The file appears when it is complete."""
+        tensors = {name + NORM: norm for name, norm in self.norms.items()}
+        for name, matrix in self.matrices.items():
+            tensors[name + CODES], tensors[name + SCALES] = matrix.codes, matrix.scales
+        write_tensors(path, tensors)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        tensors = read_tensors(path)
+        names = [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]
+        return cls(
+            matrices={name: Matrix(tensors[name + CODES], tensors[name + SCALES]) for name in names},
+            norms={name.removesuffix(NORM): norm for name, norm in tensors.items() if name.endswith(NORM)},
+        )

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+
+from slmc.quant.calibrated.files import read_tensors, write_tensors
 
 
 class Spill:
@@ -19,10 +20,10 @@ class Spill:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, batch: int, **tensors: torch.Tensor) -> None:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self._file(batch))
+        write_tensors(self._file(batch), tensors)
 
     def get(self, batch: int) -> dict[str, torch.Tensor]:
-        return load_file(self._file(batch))
+        return read_tensors(self._file(batch))
 
     def _file(self, batch: int) -> Path:
         return self._folder / f"{batch:05}.safetensors"
@@ -32,7 +33,8 @@ class Spill:
 def appearing(folder: Path) -> Iterator[Path]:
     """A folder to fill, which appears under its name when it is whole."""
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for leftover in (partial, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     yield partial
     partial.rename(folder)

@@ -1,125 +1,259 @@
-"""What the answers depend on: how curved the task's loss is at embedding, head and every layer's output.
+"""What the answers depend on: how curved the task's loss is at embedding, head and the outputs of layers and matrices.
 
 A small change e of a hidden state moves the distribution p of the next token by about ½ eᵀ F e nats of
 Kullback-Leibler divergence, F = Jᵀ (diag p - p pᵀ) J being Fisher's information and J the derivative of
 the logits. With u from a standard normal distribution, v = √p u - p (√p·u) has just that covariance,
 diag p - p pᵀ, so gradients of v·logits have F for theirs: one run of the unquantized model forwards and
-one backwards, layer by layer, sample it at every position.
+a few backwards, layer by layer, sample it at every position.
+
+    survey/head.safetensors         curvature of head and embedding; what 4 bits rather than 8 add to v·logits
+    survey/layer-00003.safetensors  curvature at the layer's output and at those of its matrices
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from slmc.architecture import EMBEDDING, HEAD
+from slmc.console import Advance, progress
+from slmc.names import Scheme
 from slmc.quant.calibrated.batches import Batch
 from slmc.quant.calibrated.embed import embedded
+from slmc.quant.calibrated.files import read_tensors, write_tensors
 from slmc.quant.calibrated.job import Job
+from slmc.quant.calibrated.layer import LINEARS, tensor_name
 from slmc.quant.calibrated.moments import Moments
-from slmc.quant.calibrated.spill import Spill
+from slmc.quant.calibrated.probe import Probe
+from slmc.quant.calibrated.spill import Spill, appearing
+from slmc.quant.rtn import quantize_rows
+from slmc.quant.schemes import dequantize
 
 SURVEYED = 8192
-"""About how many positions are looked at: both runs go through the whole model."""
+"""About how many positions are looked at: all runs go through the whole model."""
+DRAWS = 4
+"""Of v, and runs backwards, where the curvature at every matrix is asked for or what 8 bits would save."""
 CHUNK = 64
 """Positions whose logits are in memory at once."""
+OUTPUT, GAIN = "output", "gain."
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Symmetric matrices float32 [hidden, hidden], in nats a sequence but for a factor that all share."""
+    """Curvatures are symmetric float32 matrices, in nats a sequence but for a factor that all of a kind share."""
 
+    folder: Path
     embedding: torch.Tensor
-    """Of a change of the embedding's output."""
+    """Of a change of the embedding's output [hidden, hidden]."""
     head: torch.Tensor
-    """Of a change of a row of the head, mean over rows."""
-    outputs: tuple[torch.Tensor, ...]
-    """Of a change of each layer's output; empty where nothing is learned from them."""
+    """Of a change of a row of the head, mean over rows [hidden, hidden]."""
+    changes: Mapping[str, torch.Tensor]
+    """What 4 bits rather than 8 add to v·logits, by tensor: float32 [draws, sequences]. Empty if not asked for."""
+    tokens: int
+    """Of answers, over all sequences."""
+
+    def curvatures(self, layer: int) -> dict[str, torch.Tensor]:
+        """At the outputs of a layer's matrices by module, and at its own, `output`; for `tuned` only."""
+        return read_tensors(_layer_file(self.folder, layer))
+
+    def gain(self, names: Sequence[str]) -> float:
+        """Nats a token that 8 bits rather than 4 save for these tensors together."""
+        total = sum(self.changes[name] for name in names)
+        assert isinstance(total, torch.Tensor)
+        return float(total.square().mean(0).sum()) / 2 / self.tokens
 
 
-def survey(job: Job) -> Survey:
-    """From the scratch folder where it is there."""
-    path = job.scratch / "survey.safetensors"
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        save_file(_survey(job), partial)
-        partial.rename(path)
-    found = load_file(path)
-    outputs = tuple(found[f"output.{layer}"] for layer in range(job.architecture.layers if job.learning else 0))
-    return Survey(found["embedding"], found["head"], outputs)
+def survey(job: Job, *, gains: bool) -> Survey:
+    """From the scratch folder where it is there. `gains` asks for what 8 bits rather than 4 would save."""
+    folder = job.scratch / "survey"
+    if not folder.exists():
+        with appearing(folder) as partial, progress("survey", 2 * job.architecture.layers) as advance:
+            _survey(job, partial, advance, gains=gains)
+    found = read_tensors(_head_file(folder))
+    changes = {name.removeprefix(GAIN): value for name, value in found.items() if name.startswith(GAIN)}
+    return Survey(folder, found[EMBEDDING], found[HEAD], changes, sum(int(b.answers.sum()) for b in _surveyed(job)))
 
 
-def _survey(job: Job) -> dict[str, torch.Tensor]:
-    batches, folder = surveyed(job.batches), job.scratch / "survey"
-    spills = [Spill(folder / f"{layer:05}") for layer in range(job.architecture.layers + 1)]
-    _forwards(job, batches, spills)
-    found, gradients = _head(job, batches, spills[-1])
+def _survey(job: Job, folder: Path, advance: Advance, *, gains: bool) -> None:
+    batches, states = _surveyed(job), folder / "states"
+    spills = [Spill(states / f"{layer:05}") for layer in range(job.architecture.layers + 1)]
+    _forwards(job, batches, spills, advance)
+    run = _Backwards(job, batches, DRAWS if gains or job.tuned else 1, gains)
+    run.start(spills[-1])
     for layer in reversed(range(job.architecture.layers)):
-        if job.learning:
-            found[f"output.{layer}"] = _curvature(batches, gradients)
-        module = job.model.load(layer)
-        for index in range(len(batches)):
-            hidden = spills[layer].get(index)["hidden"].requires_grad_()
-            (gradients[index],) = torch.autograd.grad(job.model.whole(module, hidden), hidden, gradients[index])
-    found["embedding"] = _curvature(batches, gradients)
-    shutil.rmtree(folder)
-    return found
+        run.through(layer, spills[layer], folder)
+        advance(1)
+    run.end(folder)
+    shutil.rmtree(states)
 
 
-def surveyed(batches: Sequence[Batch]) -> Sequence[Batch]:
+def _surveyed(job: Job) -> Sequence[Batch]:
     """As many batches, from the longest sequences on, as make up enough positions."""
     seen = 0
-    for count, batch in enumerate(batches, 1):
+    for count, batch in enumerate(job.batches, 1):
         seen += int((batch.weights > 0).sum())
         if seen >= SURVEYED:
-            return batches[:count]
-    return batches
+            return job.batches[:count]
+    return job.batches
 
 
 @torch.no_grad()
-def _forwards(job: Job, batches: Sequence[Batch], spills: Sequence[Spill]) -> None:
+def _forwards(job: Job, batches: Sequence[Batch], spills: Sequence[Spill], advance: Advance) -> None:
     """Leave what every layer reads, and what comes out of the last."""
     for index, batch in enumerate(batches):
-        spills[0].put(index, hidden=embedded(job, batch.ids))
+        spills[0].put(index, hidden=embedded(job.reader, batch.ids))
     for layer in range(job.architecture.layers):
         module = job.model.load(layer)
         for index in range(len(batches)):
             spills[layer + 1].put(index, hidden=job.model.whole(module, spills[layer].get(index)["hidden"]))
+        advance(1)
 
 
-def _head(job: Job, batches: Sequence[Batch], last: Spill) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """The head's own curvature, and each batch's gradients of v·logits at the last layer's output."""
-    head = torch.from_numpy(job.reader.array(EMBEDDING if job.architecture.tied else HEAD))
-    norm, moments = job.model.final_norm(), Moments(job.architecture.hidden_size, cross=False)
-    generator, gradients = torch.Generator().manual_seed(job.seed), []
-    for index, batch in enumerate(batches):
-        hidden = last.get(index)["hidden"].requires_grad_()
-        read = norm(hidden)
-        asked = read[batch.answers]
-        pulled, doubt = _pull(asked.detach(), head, generator)
-        moments.add(asked.detach(), doubt)
-        gradients += torch.autograd.grad(asked, hidden, pulled)
-    return {"head": moments.sum() / len(head)}, gradients
+class _Backwards:
+    """From the head to the embedding, with each batch's gradients of v·logits [draws, sequences, length, hidden]."""
+
+    def __init__(self, job: Job, batches: Sequence[Batch], draws: int, gains: bool) -> None:
+        self._job, self._batches, self._draws, self._gains = job, batches, draws, gains
+        self._gradients: list[torch.Tensor] = []
+        self._found: dict[str, torch.Tensor] = {}
+        self._changes: dict[str, list[torch.Tensor]] = {}
+
+    def start(self, last: Spill) -> None:
+        """At the head."""
+        job, name = self._job, EMBEDDING if self._job.architecture.tied else HEAD
+        head = torch.from_numpy(job.reader.array(name))
+        change = _change(head, job.schemes[name]) if self._gains and name in job.schemes else None
+        norm, moments = job.model.final_norm(), Moments(job.architecture.hidden_size)
+        generator = torch.Generator().manual_seed(job.seed)
+        for index, batch in enumerate(self._batches):
+            hidden = last.get(index)["hidden"].requires_grad_()
+            asked = norm(hidden)[batch.answers]
+            pulls = [_pull(asked.detach(), head, change, generator) for _ in range(self._draws)]
+            moments.add(asked.detach(), pulls[0].doubt)
+            self._gradients.append(_pulled_back(asked, hidden, [pull.gradient for pull in pulls]))
+            if change is not None:
+                moved = [_by_sequence(pull.moved, batch.answers) for pull in pulls]
+                self._changes.setdefault(name, []).append(torch.stack(moved))
+        self._found[HEAD] = moments.sum() / len(head)
+
+    def through(self, layer: int, source: Spill, folder: Path) -> None:
+        """From a layer's output to its input."""
+        job, module = self._job, self._job.model.load(layer)
+        outputs: dict[str, Moments] = {}
+        if job.tuned:
+            self._add(outputs, OUTPUT, self._gradients)
+        names = [name for name in LINEARS if tensor_name(layer, name) in job.schemes]
+        probe = Probe(
+            {
+                name: _change(module.get_parameter(f"{name}.weight"), job.schemes[tensor_name(layer, name)])
+                for name in names
+                if self._gains
+            }
+        )
+        with probe.on(module):
+            for index in range(len(self._batches)):
+                self._step(index, layer, module, source, probe, outputs if job.tuned else None)
+        if job.tuned:
+            write_tensors(_layer_file(folder, layer), {name: found.sum() for name, found in outputs.items()})
+
+    def _step(
+        self,
+        index: int,
+        layer: int,
+        module: torch.nn.Module,
+        source: Spill,
+        probe: Probe,
+        outputs: dict[str, Moments] | None,
+    ) -> None:
+        """One batch through one layer."""
+        hidden = source.get(index)["hidden"].requires_grad_()
+        output = self._job.model.whole(module, hidden)
+        asked = [hidden, *probe.amounts.values(), *(probe.outputs.values() if outputs is not None else ())]
+        drawn = [torch.autograd.grad(output, asked, one, retain_graph=True) for one in self._gradients[index]]
+        found = [torch.stack(values) for values in zip(*drawn, strict=True)]
+        self._gradients[index] = found[0]
+        for name, moved in zip(probe.amounts, found[1:], strict=False):
+            self._changes.setdefault(tensor_name(layer, name), []).append(moved)
+        if outputs is not None:
+            for name, gradients in zip(probe.outputs, found[1 + len(probe.amounts) :], strict=True):
+                self._add(outputs, name, [gradients], index)
+
+    def end(self, folder: Path) -> None:
+        """At the embedding."""
+        job, moments = self._job, dict[str, Moments]()
+        self._add(moments, EMBEDDING, self._gradients)
+        self._found[EMBEDDING] = moments[EMBEDDING].sum() / self._draws
+        if self._gains and EMBEDDING in job.schemes:
+            embedding = [self._embedding(index) for index in range(len(self._batches))]
+            before = self._changes.get(EMBEDDING, [torch.zeros(())] * len(embedding))
+            self._changes[EMBEDDING] = [one + other for one, other in zip(embedding, before, strict=True)]
+        gains = {GAIN + name: torch.cat(moved, dim=1) for name, moved in self._changes.items()}
+        write_tensors(_head_file(folder), self._found | gains)
+
+    def _embedding(self, index: int) -> torch.Tensor:
+        """What the embedding's change adds to v·logits [draws, sequences]."""
+        rows = embedded(self._job.reader, self._batches[index].ids)
+        change = _change(rows.flatten(0, 1), self._job.schemes[EMBEDDING]).reshape(rows.shape)
+        return (self._gradients[index] * change).sum((-1, -2))
+
+    def _add(self, moments: dict[str, Moments], name: str, gradients: Sequence[torch.Tensor], first: int = 0) -> None:
+        """Moments of gradients, over all draws and positions of the batches from `first` on."""
+        for index, drawn in enumerate(gradients, first):
+            there = (self._batches[index].weights > 0).float()
+            for one in drawn:
+                moments.setdefault(name, Moments(one.shape[-1])).add(one, there)
 
 
-def _pull(read: torch.Tensor, head: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of v·logits [positions, hidden] for what the head reads there, and how undecided p is: 1 - Σ p²."""
-    pulled, doubt = [], []
-    for part in read.split(CHUNK):
+@dataclass(frozen=True)
+class _Pull:
+    gradient: torch.Tensor
+    """Of v·logits at what the head reads: float32 [positions, hidden]."""
+    doubt: torch.Tensor
+    """How undecided p is, 1 - Σ p² [positions]."""
+    moved: torch.Tensor
+    """What a change of the head adds to v·logits [positions]."""
+
+
+def _pull(read: torch.Tensor, head: torch.Tensor, change: torch.Tensor | None, generator: torch.Generator) -> _Pull:
+    """A draw of v at each of the positions that the head reads, float32 [positions, hidden]."""
+    gradient, doubt, moved = [], [], []
+    for start in range(0, len(read), CHUNK):
+        part = read[start : start + CHUNK]
         p = torch.softmax(part @ head.T, dim=-1)
         spread = p.sqrt() * torch.randn(p.shape, generator=generator)
-        pulled.append((spread - p * spread.sum(-1, keepdim=True)) @ head)
+        v = spread - p * spread.sum(-1, keepdim=True)
+        gradient.append(v @ head)
         doubt.append(1 - p.square().sum(-1))
-    return torch.cat(pulled), torch.cat(doubt)
+        moved.append(torch.zeros(len(part)) if change is None else ((v @ change) * part).sum(-1))
+    return _Pull(torch.cat(gradient), torch.cat(doubt), torch.cat(moved))
 
 
-def _curvature(batches: Sequence[Batch], gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sum of g gᵀ over all positions."""
-    moments = Moments(gradients[0].shape[-1], cross=False)
-    for batch, gradient in zip(batches, gradients, strict=True):
-        moments.add(gradient, (batch.weights > 0).float())
-    return moments.sum()
+def _pulled_back(asked: torch.Tensor, hidden: torch.Tensor, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Gradients of several draws at the last layer's output."""
+    return torch.stack([torch.autograd.grad(asked, hidden, one, retain_graph=True)[0] for one in gradients])
+
+
+def _by_sequence(values: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Sums over each sequence of values at its answer's positions."""
+    spread = torch.zeros(answers.shape)
+    spread[answers] = values
+    return spread.sum(-1)
+
+
+def _change(weights: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """What 4 bits rather than 8 do to weights float32 [rows, columns], rounded to nearest."""
+    values = weights.detach().numpy()
+    narrow, wide = (dequantize(*quantize_rows(values, one)) for one in (scheme, scheme.wide))
+    return torch.from_numpy(narrow - wide)
+
+
+def _head_file(folder: Path) -> Path:
+    return folder / "head.safetensors"
+
+
+def _layer_file(folder: Path, layer: int) -> Path:
+    return folder / f"layer-{layer:05}.safetensors"

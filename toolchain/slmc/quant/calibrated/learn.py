@@ -1,9 +1,9 @@
 """Learn a layer's roundings and scales by gradient, against what the unquantized layer gives.
 
 Each weight's rounding is shifted by up to half a step and each scale stretched (as AutoRound does,
-Cheng et al. 2023, arXiv:2309.05516); rounding itself passes gradients straight through. The learning
-begins at GPTQ's result and keeps what is best on sequences that it does not learn from, so it stops
-early and never ends behind its start.
+Cheng et al. 2023, arXiv:2309.05516); rounding itself passes gradients straight through. Codes are those
+of the start until a shift moves them, whatever their scale becomes. The learning keeps what is best on
+sequences that it does not learn from, so it stops early and never ends behind its start.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from slmc.quant.calibrated.layer import LayerModel
 from slmc.quant.calibrated.spill import Spill
 
 STEPS = 200
-SHIFT_RATE = 3e-3
+SHIFT_RATE = 1e-3
 """Of Adam, in rounding steps."""
-SCALE_RATE = 1e-3
+SCALE_RATE = 3e-4
 """Of Adam, for the logarithm of a scale."""
 HELD_OUT = 8
 """One sequence in so many is not learned from."""
-FLAT = 0.1
-"""Part of the metric that counts all directions alike, since the curvature is only a sample's."""
 CHECK_EVERY = 20
 PATIENCE = 3
 """Checks in a row without a better result, after which learning stops."""
@@ -57,20 +55,14 @@ class Lesson:
         return error
 
 
-def metric(curvature: torch.Tensor) -> torch.Tensor:
-    """L with L Lᵀ the curvature, scaled to a mean diagonal of 1, and some of the identity."""
-    mean = float(curvature.diagonal().mean()) or 1.0
-    mixed = curvature * ((1 - FLAT) / mean)
-    mixed.diagonal().add_(FLAT)
-    return torch.linalg.cholesky(mixed)
-
-
 class _Learnt(torch.nn.Module):
     """The quantized matrix as a function of its shifts and stretches."""
 
     def __init__(self, start: Rounded, scheme: Scheme) -> None:
         super().__init__()
         self._start, self._scheme = start, scheme
+        steps = start.scales[:, :, None]
+        self._places = (start.wanted.reshape(*start.scales.shape, -1) / steps).flatten(1)
         self.shift = torch.nn.Parameter(torch.zeros_like(start.wanted))
         self.stretch = torch.nn.Parameter(torch.zeros_like(start.scales))
 
@@ -80,8 +72,7 @@ class _Learnt(torch.nn.Module):
     def rounded(self) -> Rounded:
         exact = self._start.scales * self.stretch.exp()
         scales = exact + (exact.detach().bfloat16().float() - exact.detach())
-        groups = self._start.wanted.unflatten(1, (scales.shape[1], -1)) / scales[:, :, None]
-        places = groups.flatten(1) + self.shift.clamp(-0.5, 0.5)
+        places = self._places + self.shift.clamp(-0.5, 0.5)
         straight = places + (places.detach().round() - places.detach())
         return Rounded(straight.clamp(self._scheme.lowest, self._scheme.highest), scales, self._start.wanted)
 
@@ -106,7 +97,7 @@ def learn(
     for step, lesson in enumerate(_shuffled(lessons, seed), 1):
         optimizer.zero_grad()
         found = model.whole(layer, lesson.hidden, {f"{name}.weight": one() for name, one in learnt.items()})
-        lesson.loss(found, held_out=False).backward()
+        torch.autograd.backward(lesson.loss(found, held_out=False))
         optimizer.step()
         fading.step()
         if step % CHECK_EVERY == 0:

@@ -1,0 +1,90 @@
+"""What each rung has to show: its answers, its weights read back, and what they hold of the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from slmc import backends, console, rungs
+from slmc.artifacts import Checkpoint, MergedCheckpoint, QuantizedCheckpoint
+from slmc.bundle.manifest import Manifest
+from slmc.checkpoint.reader import open_checkpoint
+from slmc.plan import Plan, code_digest
+from slmc.quant import readback
+from slmc.quant.survival import AdapterSurvival, measure, read_survival, write_survival
+from slmc.runners.launch import RunnerFailed
+from slmc.sources import locate
+from slmc.store import Entry, Stage, Store
+from slmc.validate.ladder import Rung
+from slmc.validate.report import ReadBack, RungName
+
+
+def reference_rung(reference: Entry) -> Rung:
+    return Rung("reference", reference.folder / rungs.REFERENCE)
+
+
+def quantized_rung(
+    plan: Plan, store: Store, merged: MergedCheckpoint, quantized: QuantizedCheckpoint, reference: Entry
+) -> Rung:
+    base = open_base(plan)
+    return _rung(
+        "quantized",
+        rungs.QUANTIZED,
+        lambda: rungs.run_quantized(plan, store, quantized, reference),
+        readback.read_back(merged, quantized),
+        None if base is None else _survival(store, base, merged, quantized),
+    )
+
+
+def compiled_rung(
+    store: Store, bundle: Path, manifest: Manifest, quantized: QuantizedCheckpoint, reference: Entry
+) -> Rung:
+    return _rung(
+        "compiled",
+        rungs.COMPILED,
+        lambda: rungs.run_compiled(store, bundle, manifest, reference),
+        backends.read_back(quantized, manifest.backend, bundle / manifest.artifact),
+    )
+
+
+def open_base(plan: Plan) -> Checkpoint | None:
+    """The base on its own, to hold against; None where the recipe has no adapter."""
+    recipe = plan.recipe.recipe
+    return None if recipe.adapter is None else open_checkpoint(locate(plan.recipe, recipe.base, weights=True))
+
+
+def _survival(
+    store: Store, base: Checkpoint, merged: MergedCheckpoint, quantized: QuantizedCheckpoint
+) -> AdapterSurvival:
+    """What the quantized weights hold of the adapter's change."""
+    digests = {"base": base.digest, "merged": merged.digest, "quantized": quantized.digest}
+    stage = Stage("survival", {"code": code_digest(), **digests})
+
+    def make(folder: Path) -> None:
+        with console.progress("survival", merged.architecture.weights) as advance:
+            write_survival(measure(base, merged, quantized, advance), folder)
+
+    with console.step("survival") as told:
+        return read_survival(told(store.obtain(stage, make)).folder)
+
+
+def _compared(tensors: Iterable[tuple[str, bool]]) -> ReadBack:
+    """Of tensors read back, each with whether it is what it should be."""
+    found = list(tensors)
+    return ReadBack(tensors=len(found), wrong=tuple(name for name, same in found if not same))
+
+
+def _rung(
+    name: RungName,
+    file: str,
+    climb: Callable[[], Entry],
+    tensors: Iterable[tuple[str, bool]],
+    adapter: AdapterSurvival | None = None,
+) -> Rung:
+    """A runner that dies is a result too: the report names its cause."""
+    found = _compared(tensors)
+    try:
+        with console.step(name) as told:
+            return Rung(name, told(climb()).folder / file, found, adapter)
+    except RunnerFailed as failed:
+        return Rung(name, failed.failure, found, adapter)
