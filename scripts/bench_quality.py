@@ -149,7 +149,9 @@ def torch_logits(loaded: TorchModel, questions: Iterable[Question]) -> Iterator[
 
 def llama_logits(file: Path, questions: list[Question], threads: int) -> Iterator[Logits]:
     """By llama.cpp itself, each question in an empty context."""
-    model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
+    loading = llama_cpp.llama_model_default_params()
+    loading.use_extra_bufts = False  # kernels for this CPU alone; those for AMX crash in a virtual machine
+    model = llama_cpp.llama_model_load_from_file(str(file).encode(), loading)
     options = llama_cpp.llama_context_default_params()
     longest = max(len(question.ids) for question in questions)
     options.n_ctx = options.n_batch = options.n_ubatch = longest

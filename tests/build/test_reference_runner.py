@@ -30,7 +30,7 @@ from slmc.runners.contract import (
 )
 from slmc.runners.files import make, read_result, write_workload
 from slmc.runners.launch import RunnerFailed, run
-from slmc.runners.torch_model import load
+from slmc.runners.torch_model import DeviceName, load
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -41,6 +41,10 @@ pytestmark = [
 torch.set_num_threads(1)
 
 VOCAB, END = 80, 7
+CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: needs a CUDA device")],
+)
 CONFIGS = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
 
 
@@ -81,8 +85,9 @@ def ask() -> Workload:
     return make(END, {"labels": choices, "one": ((1, 5, END),), "deep": ((1, 5, 2, END), (1, 5, 3, END))}, items)
 
 
-def answered(workload: Workload, model: Path) -> dict[str, Answer]:
-    loaded = load(model, "cpu")
+def answered(workload: Workload, model: Path, device: DeviceName = "cpu") -> dict[str, Answer]:
+    loaded = load(model, device)
+    assert loaded.device.type == device
     with torch.inference_mode():
         return {answer.id: answer for answer in answers(loaded, workload, None)}
 
@@ -162,8 +167,11 @@ def test_batches_answer_as_transformers_does_item_by_item(family: str, tied: boo
     check(answered(workload, tmp_path), workload, model)
 
 
+@pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize(("family", "tied"), [("llama", True), ("qwen2", False)])
-def test_a_quantized_checkpoint_is_run_with_its_dequantized_weights(family: str, tied: bool, tmp_path: Path) -> None:
+def test_a_quantized_checkpoint_is_run_with_its_dequantized_weights(
+    family: str, tied: bool, device: DeviceName, tmp_path: Path
+) -> None:
     model = make_model(tmp_path / "model", family, tied=tied)
     checkpoint = open_checkpoint(tmp_path / "model")
     merged = MergedCheckpoint(checkpoint.folder, checkpoint.architecture, checkpoint.digest)
@@ -178,7 +186,18 @@ def test_a_quantized_checkpoint_is_run_with_its_dequantized_weights(family: str,
             parameters[spec.name].data.copy_(weights)
     assert moved > 0.001
     workload = ask()
-    check(answered(workload, tmp_path / "quantized"), workload, model)
+    check(answered(workload, tmp_path / "quantized", device), workload, model)
+    assert load(tmp_path / "quantized", device).precision == "quantized weights in float32"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: needs a CUDA device")
+def test_the_runner_takes_cuda_where_there_is_one(tmp_path: Path) -> None:
+    make_model(tmp_path / "model", "qwen3", tied=True)
+    workload = ask()
+    result = launched(workload, tmp_path / "model", tmp_path, "auto")
+    assert result.environment.device == torch.cuda.get_device_name()
+    assert result.environment.precision == "bfloat16"
 
 
 def test_small_batches_answer_as_large_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,14 @@ def describe(plan: Plan, store: Store) -> dict[str, object]:
             {"name": fit.device.name, "process_mib": fit.device.process_mib, "share": fit.share, "fits": fit.fits}
             for fit in plan.fits()
         ],
-        "stages": [{"name": s.name, "key": s.key, "stored": store.has(s)} for s in plan.stages],
+        "steps": [
+            {
+                "method": step.quantization.method,
+                "budget": step.budget,
+                "stages": [{"name": s.name, "key": s.key, "stored": store.has(s)} for s in step.stages],
+            }
+            for step in plan.steps
+        ],
     }
 
 
@@ -74,9 +81,18 @@ def show(plan: Plan, store: Store) -> None:
         f"activations {megabytes(forecast.activations)}"
     )
     out.print(_memory(plan))
-    for stage in plan.stages:
-        state = "[green]in the store[/]" if store.has(stage) else "to do"
-        out.print(f"  {stage.name:<9} {stage.key[:12]}  {state}")
+    for step in plan.steps:
+        out.print(_method(step))
+        for stage in step.stages:
+            state = "[green]in the store[/]" if store.has(stage) else "to do"
+            out.print(f"  {stage.name:<9} {stage.key[:12]}  {state}")
+    if len(plan.steps) > 1:
+        out.print("the first of these that the gate passes is built")
+
+
+def _method(plan: Plan) -> str:
+    limit = "" if plan.budget is None else f", at most {plan.budget:.3g} bits a quantized weight"
+    return f"method {plan.quantization.method}{limit}"
 
 
 def _choices(plan: Plan) -> Mapping[str, Choice[BackendName] | Choice[SchemeName] | Choice[int]]:

@@ -6,9 +6,6 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from typing import Literal
 
-PROMPT_WEIGHT = 0.3
-"""Of a position in the prompt, where one that predicts a token of the answer weighs 1. See docs/quantization.md."""
-
 
 @dataclass(frozen=True)
 class Sequence:
@@ -16,18 +13,14 @@ class Sequence:
 
     ids: tuple[int, ...]
     prompt: int
-    """How many of the ids are the prompt's, at least one."""
-
-    @property
-    def answer_positions(self) -> range:
-        """Where the model is to say the answer's next token."""
-        return range(self.prompt - 1, len(self.ids) - 1)
+    """How many of the ids are the prompt's: at least one, and not all."""
 
 
 @dataclass(frozen=True)
 class Calibration:
     sequences: tuple[Sequence, ...]
-    prompt_weight: float = PROMPT_WEIGHT
+    prompt_weight: float | None = None
+    """What an error at a prompt's position counts, where one at an answer's counts 1; None to measure it."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,10 @@ def load(folder: Path, device: DeviceName) -> TorchModel:
         ) from None
     place = _device(device)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    dtype = torch.float32 if place.type == "cpu" else config.dtype or torch.float32
     quantized = (folder / TABLE_FILE).is_file()
+    # A code times a bf16 scale takes eleven bits: bf16 would round the very weights that are to be judged.
+    exact = quantized or place.type == "cpu"
+    dtype = torch.float32 if exact else config.dtype or torch.float32
     model = _load_quantized(folder, config) if quantized else _load_plain(folder, dtype)
     model = model.to(device=place, dtype=dtype).eval()
     precision = str(dtype).removeprefix("torch.")
@@ -59,7 +61,7 @@ def load(folder: Path, device: DeviceName) -> TorchModel:
         device=place,
         context=config.max_position_embeddings,
         vocab_size=config.vocab_size,
-        precision=f"int4 weights in {precision}" if quantized else precision,
+        precision=f"quantized weights in {precision}" if quantized else precision,
     )
 
 

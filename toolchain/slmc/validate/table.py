@@ -15,6 +15,8 @@ COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow"}
 
 
 def print_report(report: Report, screen: Console) -> None:
+    if report.steps:
+        screen.print(_steps(report))
     screen.print(_ladder(report))
     screen.print(_checks(report))
     verdict = f"[bold {COLOURS[report.verdict]}]{words.VERDICTS[report.verdict]}[/]"
@@ -39,6 +41,17 @@ def print_speed(speed: Speed, screen: Console) -> None:
     table.add_row(f"decode {speed.decoded_tokens}, tokens/s", *_spread(speed.decode_tokens_per_s))
     screen.print(table)
     screen.print(f"loaded in {words.quantity(speed.load_ms)} ms, peak memory {words.size(speed.peak_memory_bytes)}")
+
+
+def _steps(report: Report) -> Table:
+    rows = console.table()
+    rows.title = "method auto, the cheapest first"
+    for column in ("method", "bits a weight", "seconds", "accuracy", "mean KL", "fine-tuned answers kept", ""):
+        rows.add_column(column, justify="left" if column in ("method", "") else "right")
+    for step in report.steps:
+        verdict = f"[{COLOURS[step.verdict]}]{words.VERDICTS[step.verdict]}[/]"
+        rows.add_row(*words.step(step), verdict)
+    return rows
 
 
 def _ladder(report: Report) -> Table:

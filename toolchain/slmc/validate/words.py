@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmc.validate.report import Check, Report
+from slmc.validate.report import Check, Report, Step
 from slmc.validate.statistics import Verdict
 
 VERDICTS: dict[Verdict, str] = {"pass": "pass", "fail": "fail", "unclear": "can't tell"}
@@ -56,6 +56,19 @@ def measured(check: Check) -> str:
     interval = check.interval
     around = "" if interval is None else f" ({shown(interval.low)} to {shown(interval.high)})"
     return shown(check.measured) + around
+
+
+def step(tried: Step) -> list[str]:
+    """A step of method auto: its name, what it cost, what it bought."""
+    name = tried.method if tried.budget is None else f"{tried.method}, at most {tried.budget:.3g} bits"
+    return [
+        name,
+        f"{tried.bits:.2f}",
+        quantity(tried.seconds),
+        percent(tried.accuracy),
+        nats(tried.divergence),
+        percent(tried.kept),
+    ]
 
 
 def summary(report: Report) -> str:

@@ -1,6 +1,6 @@
 """Calibration sequences in batches, padded on the right.
 
-Attention is causal, so padding behind a sequence changes nothing before it; its positions weigh 0.
+Attention is causal, so padding behind a sequence changes nothing before it; its positions count nothing.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ TOKENS = 2048
 @dataclass(frozen=True)
 class Batch:
     ids: torch.Tensor
-    """int64 [sequences, length]."""
-    weights: torch.Tensor
-    """float32 [sequences, length]: what an error at each position counts; 0 for padding."""
+    """int64 [sequences, length]; without a sequence's last token, after which nothing is asked."""
+    there: torch.Tensor
+    """bool [sequences, length]: no padding."""
     answers: torch.Tensor
     """bool [sequences, length]: the next token is the answer's."""
 
+    def weights(self, prompt: float) -> torch.Tensor:
+        """What an error at each position counts, float32 [sequences, length]: 1 at an answer's, `prompt` before."""
+        return self.answers.float() + prompt * (self.there & ~self.answers).float()
+
 
 def make_batches(calibration: Calibration) -> list[Batch]:
-    """Sequences of like lengths together, so that little is padded."""
+    """Sequences of like lengths together, so that little is padded; the longest first."""
     ordered = sorted(calibration.sequences, key=lambda sequence: len(sequence.ids))
     batches: list[Batch] = []
     while ordered:
-        longest = len(ordered[-1].ids)
+        longest = len(ordered[-1].ids) - 1
         count = max(1, TOKENS // longest)
-        batches.append(_batch(ordered[-count:], longest, calibration.prompt_weight))
+        batches.append(_batch(ordered[-count:], longest))
         del ordered[-count:]
     return batches
 
 
-def _batch(sequences: list[Sequence], length: int, prompt_weight: float) -> Batch:
+def _batch(sequences: list[Sequence], length: int) -> Batch:
     ids = torch.zeros(len(sequences), length, dtype=torch.int64)
-    weights = torch.zeros(len(sequences), length)
-    answers = torch.zeros(len(sequences), length, dtype=torch.bool)
+    there, answers = (torch.zeros(len(sequences), length, dtype=torch.bool) for _ in range(2))
     for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
-        weights[row, : len(sequence.ids)] = prompt_weight
-        answers[row, sequence.answer_positions.start : sequence.answer_positions.stop] = True
-    weights[answers] = 1.0
-    return Batch(ids, weights, answers)
+        asked = len(sequence.ids) - 1
+        ids[row, :asked] = torch.tensor(sequence.ids[:-1])
+        there[row, :asked] = True
+        answers[row, sequence.prompt - 1 : asked] = True
+    return Batch(ids, there, answers)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 
 from slmc.names import Scheme
-from slmc.quant.calibrated.batches import Batch
 from slmc.quant.calibrated.gptq import Rounded
 from slmc.quant.calibrated.layer import LayerModel
 from slmc.quant.calibrated.spill import Spill
@@ -35,7 +34,8 @@ PATIENCE = 3
 class Lesson:
     """A batch, the layer's input and what its output should be; read from the disk when asked for."""
 
-    batch: Batch
+    weights: torch.Tensor
+    """What an error at each position counts, float32 [sequences, length]."""
     index: int
     source: Spill
     target: Spill
@@ -50,7 +50,7 @@ class Lesson:
         """What the error of the layer's output [sequences, length, hidden] does to the answers."""
         wanted = self.target.get(self.index)["hidden"]
         chosen = torch.arange(len(found)) % HELD_OUT == HELD_OUT - 1
-        weights = self.batch.weights * (chosen if held_out else ~chosen)[:, None]
+        weights = self.weights * (chosen if held_out else ~chosen)[:, None]
         error: torch.Tensor = (((found - wanted) @ self.metric).square().mean(-1) * weights).sum()
         return error
 

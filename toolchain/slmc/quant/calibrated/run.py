@@ -79,6 +79,7 @@ def _job(
             batches=make_batches(calibration),
             schemes=_schemes(decisions),
             tuned=order.method == "tuned",
+            prompt_weight=calibration.prompt_weight,
             seed=order.seed,
             scratch=scratch,
         )

@@ -75,7 +75,7 @@ class _Layer:
     """One layer's matrices, stage by stage."""
 
     def __init__(self, job: Job, layer: int, source: Folder, survey: Survey) -> None:
-        self._job, self._layer = job, layer
+        self._job, self._layer, self._survey = job, layer, survey
         module = job.model.load(layer)
         self._ours = Path(job.model, module, Spill(source / "ours"), Spill(job.scratch / "carried" / "ours"))
         self._theirs: Path | None = None
@@ -126,14 +126,18 @@ class _Layer:
 
     def _moments(self, stage: StageName) -> Moments:
         """Bring every batch to a stage, and look at what its matrices read there."""
-        moments: Moments | None = None
+        moments, prompt = None, self._prompt_weight(STAGES[stage])
         for index, batch in enumerate(self._job.batches):
             inputs = self._ours.advance(stage, index)
             unquantized = None if self._theirs is None else self._theirs.advance(stage, index)
             moments = moments or Moments(inputs.shape[-1], cross=self._theirs is not None)
-            moments.add(inputs, batch.weights, unquantized)
+            moments.add(inputs, batch.weights(prompt), unquantized)
         assert moments is not None
         return moments
+
+    def _prompt_weight(self, modules: tuple[str, ...]) -> float:
+        fixed = self._job.prompt_weight
+        return self._survey.prompt_weight(self._layer, modules) if fixed is None else fixed
 
     def _fold(self, stage: StageName, moments: Moments, schemes: Mapping[str, Scheme]) -> None:
         """Move scales of columns into the norm before them, where rounding is then better."""
@@ -152,7 +156,11 @@ class _Layer:
     def _learn(self, wanted: Spill) -> None:
         """Better roundings, and every batch brought to the last stage with them."""
         job, ours, counted = self._job, self._ours, metric(self._metrics[OUTPUT])
-        lessons = [Lesson(batch, index, ours.hidden, wanted, counted) for index, batch in enumerate(job.batches)]
+        prompt = self._prompt_weight((OUTPUT,))
+        lessons = [
+            Lesson(batch.weights(prompt), index, ours.hidden, wanted, counted)
+            for index, batch in enumerate(job.batches)
+        ]
         schemes = self._schemes(tuple(self._rounded))
         learnt = learn(job.model, ours.module, self._rounded, schemes, lessons, job.seed)
         if all(learnt[name] is one for name, one in self._rounded.items()):

@@ -6,12 +6,17 @@ the logits. With u from a standard normal distribution, v = √p u - p (√p·u)
 diag p - p pᵀ, so gradients of v·logits have F for theirs: one run of the unquantized model forwards and
 a few backwards, layer by layer, sample it at every position.
 
-    survey/head.safetensors         curvature of head and embedding; what 4 bits rather than 8 add to v·logits
+An error at a prompt's position reaches the answers through attention alone, and less of it in every layer: how
+much, beside one at an answer's own position, is the ratio of the squared gradients there.
+
+    survey/head.safetensors         curvature of head and embedding; what a prompt's positions count;
+                                    what 4 bits rather than 8 add to v·logits
     survey/layer-00003.safetensors  curvature at the layer's output and at those of its matrices
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,13 +38,14 @@ from slmc.quant.calibrated.spill import Spill, appearing
 from slmc.quant.rtn import quantize_rows
 from slmc.quant.schemes import dequantize
 
-SURVEYED = 8192
-"""About how many positions are looked at: all runs go through the whole model."""
-DRAWS = 4
-"""Of v, and runs backwards, where the curvature at every matrix is asked for or what 8 bits would save."""
+POSITIONS, DRAWS = 8192, 4
+"""About how many positions are looked at, and how many draws of v, where the curvature at every matrix is asked for
+or what 8 bits would save: each draw is a run backwards through the whole model."""
+FEW_POSITIONS, ONE_DRAW = 4096, 1
+"""The same where embedding and head are all that is asked about."""
 CHUNK = 64
 """Positions whose logits are in memory at once."""
-OUTPUT, GAIN = "output", "gain."
+OUTPUT, GAIN, PROMPT = "output", "gain.", "prompt."
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,15 @@ class Survey:
     """Of a change of a row of the head, mean over rows [hidden, hidden]."""
     changes: Mapping[str, torch.Tensor]
     """What 4 bits rather than 8 add to v·logits, by tensor: float32 [draws, sequences]. Empty if not asked for."""
+    prompts: Mapping[str, torch.Tensor]
+    """Mean squared gradient at a prompt's position over that at an answer's, by tensor, and by `output` of a layer."""
     tokens: int
     """Of answers, over all sequences."""
+
+    def prompt_weight(self, layer: int, modules: Sequence[str]) -> float:
+        """What an error at a prompt's position counts in these modules' outputs, where one at an answer's counts 1."""
+        ratios = [float(self.prompts[tensor_name(layer, module)]) for module in modules]
+        return sum(ratios) / len(ratios)
 
     def curvatures(self, layer: int) -> dict[str, torch.Tensor]:
         """At the outputs of a layer's matrices by module, and at its own, `output`; for `tuned` only."""
@@ -69,20 +82,31 @@ class Survey:
 
 def survey(job: Job, *, gains: bool) -> Survey:
     """From the scratch folder where it is there. `gains` asks for what 8 bits rather than 4 would save."""
-    folder = job.scratch / "survey"
+    folder, thorough = job.scratch / "survey", gains or job.tuned
+    batches = _surveyed(job.batches, POSITIONS if thorough else FEW_POSITIONS)
     if not folder.exists():
         with appearing(folder) as partial, progress("survey", 2 * job.architecture.layers) as advance:
-            _survey(job, partial, advance, gains=gains)
+            _survey(job, batches, partial, advance, DRAWS if thorough else ONE_DRAW, gains)
     found = read_tensors(_head_file(folder))
-    changes = {name.removeprefix(GAIN): value for name, value in found.items() if name.startswith(GAIN)}
-    return Survey(folder, found[EMBEDDING], found[HEAD], changes, sum(int(b.answers.sum()) for b in _surveyed(job)))
+    return Survey(
+        folder=folder,
+        embedding=found[EMBEDDING],
+        head=found[HEAD],
+        changes=_prefixed(found, GAIN),
+        prompts=_prefixed(found, PROMPT),
+        tokens=sum(int(batch.answers.sum()) for batch in batches),
+    )
 
 
-def _survey(job: Job, folder: Path, advance: Advance, *, gains: bool) -> None:
-    batches, states = _surveyed(job), folder / "states"
+def _prefixed(found: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+
+def _survey(job: Job, batches: Sequence[Batch], folder: Path, advance: Advance, draws: int, gains: bool) -> None:
+    states = folder / "states"
     spills = [Spill(states / f"{layer:05}") for layer in range(job.architecture.layers + 1)]
     _forwards(job, batches, spills, advance)
-    run = _Backwards(job, batches, DRAWS if gains or job.tuned else 1, gains)
+    run = _Backwards(job, batches, draws, gains)
     run.start(spills[-1])
     for layer in reversed(range(job.architecture.layers)):
         run.through(layer, spills[layer], folder)
@@ -91,14 +115,11 @@ def _survey(job: Job, folder: Path, advance: Advance, *, gains: bool) -> None:
     shutil.rmtree(states)
 
 
-def _surveyed(job: Job) -> Sequence[Batch]:
-    """As many batches, from the longest sequences on, as make up enough positions."""
-    seen = 0
-    for count, batch in enumerate(job.batches, 1):
-        seen += int((batch.weights > 0).sum())
-        if seen >= SURVEYED:
-            return job.batches[:count]
-    return job.batches
+def _surveyed(batches: Sequence[Batch], positions: int) -> Sequence[Batch]:
+    """As many batches as make up about so many positions, evenly from the longest sequences to the shortest."""
+    there = sum(int(batch.there.sum()) for batch in batches)
+    count = min(len(batches), math.ceil(len(batches) * positions / there))
+    return [batches[index * len(batches) // count] for index in range(count)]
 
 
 @torch.no_grad()
@@ -143,50 +164,32 @@ class _Backwards:
     def through(self, layer: int, source: Spill, folder: Path) -> None:
         """From a layer's output to its input."""
         job, module = self._job, self._job.model.load(layer)
-        outputs: dict[str, Moments] = {}
-        if job.tuned:
-            self._add(outputs, OUTPUT, self._gradients)
-        names = [name for name in LINEARS if tensor_name(layer, name) in job.schemes]
-        probe = Probe(
-            {
-                name: _change(module.get_parameter(f"{name}.weight"), job.schemes[tensor_name(layer, name)])
-                for name in names
-                if self._gains
-            }
-        )
+        changes = {
+            name: _change(module.get_parameter(f"{name}.weight"), job.schemes[tensor_name(layer, name)])
+            for name in LINEARS
+            if self._gains and tensor_name(layer, name) in job.schemes
+        }
+        probe, seen = Probe(changes), {name: _Seen(job.tuned) for name in (OUTPUT, *LINEARS)}
         with probe.on(module):
-            for index in range(len(self._batches)):
-                self._step(index, layer, module, source, probe, outputs if job.tuned else None)
+            for index, batch in enumerate(self._batches):
+                seen[OUTPUT].add(self._gradients[index], batch)
+                hidden = source.get(index)["hidden"].requires_grad_()
+                output = job.model.whole(module, hidden)
+                self._gradients[index], moved, outputs = _drawn(output, hidden, probe, self._gradients[index])
+                for name, gradients in outputs.items():
+                    seen[name].add(gradients, batch)
+                for name, added in moved.items():
+                    self._changes.setdefault(tensor_name(layer, name), []).append(added)
+        self._found |= {PROMPT + tensor_name(layer, name): one.prompt_weight() for name, one in seen.items()}
         if job.tuned:
-            write_tensors(_layer_file(folder, layer), {name: found.sum() for name, found in outputs.items()})
-
-    def _step(
-        self,
-        index: int,
-        layer: int,
-        module: torch.nn.Module,
-        source: Spill,
-        probe: Probe,
-        outputs: dict[str, Moments] | None,
-    ) -> None:
-        """One batch through one layer."""
-        hidden = source.get(index)["hidden"].requires_grad_()
-        output = self._job.model.whole(module, hidden)
-        asked = [hidden, *probe.amounts.values(), *(probe.outputs.values() if outputs is not None else ())]
-        drawn = [torch.autograd.grad(output, asked, one, retain_graph=True) for one in self._gradients[index]]
-        found = [torch.stack(values) for values in zip(*drawn, strict=True)]
-        self._gradients[index] = found[0]
-        for name, moved in zip(probe.amounts, found[1:], strict=False):
-            self._changes.setdefault(tensor_name(layer, name), []).append(moved)
-        if outputs is not None:
-            for name, gradients in zip(probe.outputs, found[1 + len(probe.amounts) :], strict=True):
-                self._add(outputs, name, [gradients], index)
+            write_tensors(_layer_file(folder, layer), {name: one.moments() for name, one in seen.items()})
 
     def end(self, folder: Path) -> None:
         """At the embedding."""
-        job, moments = self._job, dict[str, Moments]()
-        self._add(moments, EMBEDDING, self._gradients)
-        self._found[EMBEDDING] = moments[EMBEDDING].sum() / self._draws
+        job, seen = self._job, _Seen(True)
+        for gradients, batch in zip(self._gradients, self._batches, strict=True):
+            seen.add(gradients, batch)
+        self._found[EMBEDDING] = seen.moments() / self._draws
         if self._gains and EMBEDDING in job.schemes:
             embedding = [self._embedding(index) for index in range(len(self._batches))]
             before = self._changes.get(EMBEDDING, [torch.zeros(())] * len(embedding))
@@ -200,12 +203,50 @@ class _Backwards:
         change = _change(rows.flatten(0, 1), self._job.schemes[EMBEDDING]).reshape(rows.shape)
         return (self._gradients[index] * change).sum((-1, -2))
 
-    def _add(self, moments: dict[str, Moments], name: str, gradients: Sequence[torch.Tensor], first: int = 0) -> None:
-        """Moments of gradients, over all draws and positions of the batches from `first` on."""
-        for index, drawn in enumerate(gradients, first):
-            there = (self._batches[index].weights > 0).float()
-            for one in drawn:
-                moments.setdefault(name, Moments(one.shape[-1])).add(one, there)
+
+class _Seen:
+    """Gradients at one place of the model, over draws, sequences and positions."""
+
+    def __init__(self, whole: bool) -> None:
+        self._whole = whole
+        self._moments: Moments | None = None
+        self._squares = {"prompt": 0.0, "answer": 0.0}
+        self._counts = {"prompt": 0, "answer": 0}
+
+    def add(self, gradients: torch.Tensor, batch: Batch) -> None:
+        """float32 [draws, sequences, length, size]."""
+        if self._whole:
+            self._moments = self._moments or Moments(gradients.shape[-1])
+            for drawn in gradients:
+                self._moments.add(drawn, batch.there.float())
+        squares = gradients.square().sum(-1).mean(0)
+        for kind, where in (("prompt", batch.there & ~batch.answers), ("answer", batch.answers)):
+            self._squares[kind] += float(squares[where].sum())
+            self._counts[kind] += int(where.sum())
+
+    def moments(self) -> torch.Tensor:
+        """The sum of g gᵀ [size, size]."""
+        assert self._moments is not None
+        return self._moments.sum()
+
+    def prompt_weight(self) -> torch.Tensor:
+        """Mean square at a prompt's position over that at an answer's; 1 where neither is more than nothing."""
+        mean = {kind: self._squares[kind] / max(count, 1) for kind, count in self._counts.items()}
+        return torch.tensor(mean["prompt"] / mean["answer"] if mean["answer"] else 1.0)
+
+
+def _drawn(
+    output: torch.Tensor, hidden: torch.Tensor, probe: Probe, gradients: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Of gradients at a layer's output: those at its input, at the probe's amounts, and at its modules' outputs.
+
+    All with the draws first.
+    """
+    asked = [hidden, *probe.amounts.values(), *probe.outputs.values()]
+    drawn = [torch.autograd.grad(output, asked, one, retain_graph=True) for one in gradients]
+    first, *others = (torch.stack(values) for values in zip(*drawn, strict=True))
+    moved, outputs = others[: len(probe.amounts)], others[len(probe.amounts) :]
+    return first, dict(zip(probe.amounts, moved, strict=True)), dict(zip(probe.outputs, outputs, strict=True))
 
 
 @dataclass(frozen=True)
