@@ -7,7 +7,9 @@ is tried on some of the rows, by the error that rounding then leaves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -23,29 +25,44 @@ RANGE = 64.0
 """No scale is further than this from the mean one, up or down."""
 
 
-def column_scales(moments: torch.Tensor, matrices: Sequence[tuple[torch.Tensor, Scheme]]) -> torch.Tensor | None:
-    """s float32 [columns] for matrices float32 [rows, columns] that read inputs of these moments; None for all ones.
+@dataclass(frozen=True)
+class Read:
+    """Matrices behind the norm whose inputs count alike."""
 
-    A column that never fires keeps a scale of 1.
-    """
-    sampled = [(weights[:: max(1, len(weights) // ROWS)], scheme) for weights, scheme in matrices]
-    candidates = [_power(moments.diagonal(), power) for power in POWERS]
-    losses = [sum(_loss(moments, scales, *one) for one in sampled) for scales in candidates]
-    best = min(range(len(POWERS)), key=losses.__getitem__)
+    moments: torch.Tensor
+    """Of what they read, float32 [columns, columns]."""
+    matrices: Sequence[tuple[torch.Tensor, Scheme]]
+    """float32 [rows, columns] each."""
+
+
+def column_scales(groups: Sequence[Read]) -> torch.Tensor | None:
+    """s float32 [columns]; None for all ones. A column that never fires keeps a scale of 1."""
+    diagonals = [group.moments.diagonal() for group in groups]
+    squares = torch.stack([diagonal / (float(diagonal.mean()) or 1.0) for diagonal in diagonals]).sum(0)
+    candidates = [_power(squares, power) for power in POWERS]
+    losses = [_losses(groups, scales) for scales in candidates]
+    totals = [sum(loss / (plain or 1.0) for loss, plain in zip(tried, losses[0], strict=True)) for tried in losses]
+    best = min(range(len(POWERS)), key=totals.__getitem__)
     return candidates[best] if best else None
 
 
 def _power(squares: torch.Tensor, power: float) -> torch.Tensor:
     fires = squares > 0
     scales = torch.ones_like(squares)
-    logs = squares[fires].log() * (power / 2)
-    limit = torch.tensor(RANGE).log()
-    scales[fires] = (logs - logs.mean()).clamp(-limit, limit).exp() if fires.any() else 1.0
+    if fires.any():
+        logs = squares[fires].log() * (power / 2)
+        limit = math.log(RANGE)
+        scales[fires] = (logs - logs.mean()).clamp(-limit, limit).exp()
     return scales
 
 
-def _loss(moments: torch.Tensor, scales: torch.Tensor, weights: torch.Tensor, scheme: Scheme) -> float:
-    """Squared error of the outputs, added up over inputs and rows."""
-    factor = inverse_factor(moments / scales[:, None] / scales)
-    error = gptq(weights * scales, factor, scheme).weights() / scales - weights
-    return float(((error @ moments) * error).sum())
+def _losses(groups: Sequence[Read], scales: torch.Tensor) -> list[float]:
+    """Of each matrix the squared error that rounding leaves in its outputs, over inputs and some of the rows."""
+    found = []
+    for group in groups:
+        factor = inverse_factor(group.moments / scales[:, None] / scales)
+        for weights, scheme in group.matrices:
+            sampled = weights[:: max(1, len(weights) // ROWS)]
+            error = gptq(sampled * scales, factor, scheme).weights() / scales - sampled
+            found.append(float(((error @ group.moments) * error).sum()))
+    return found

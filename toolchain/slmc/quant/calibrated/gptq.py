@@ -85,7 +85,7 @@ def _round_group(
     for column in range(len(turned)):
         rounded[column] = torch.clamp(torch.round(turned[column] / scale), scheme.lowest, scheme.highest)
         errors[column] = (turned[column] - rounded[column] * scale) / factor[column, column]
-        turned[column + 1 :] -= torch.outer(factor[column, column + 1 :], errors[column])
+        turned[column + 1 :].addr_(factor[column, column + 1 :], errors[column], alpha=-1)
     wanted.copy_(turned.T)
     codes.copy_(rounded.T)
     return errors.T

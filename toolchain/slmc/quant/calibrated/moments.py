@@ -76,12 +76,13 @@ def inverse_factor(moments: torch.Tensor) -> torch.Tensor:
     damping, added = DAMPING, 0.0
     while damping <= MOST_DAMPING:
         scaled.diagonal().add_(damping - added)
-        lower, failed = torch.linalg.cholesky_ex(scaled)
+        # Turned round, H = R Rᵀ with R upper triangular, and U is its inverse: no other matrix need be inverted.
+        lower, failed = torch.linalg.cholesky_ex(scaled.flip(0, 1))
         if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and torch.isfinite(upper).all():
-                found: torch.Tensor = upper
-                return found
+            identity = torch.eye(len(scaled))
+            upper: torch.Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+            if torch.isfinite(upper).all():
+                return upper
         damping, added = 10 * damping, damping
     raise QuantizationError(f"the moments of the inputs can't be inverted, even with a damping of {MOST_DAMPING:g}")
 

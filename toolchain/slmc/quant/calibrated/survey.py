@@ -22,9 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from slmc.architecture import EMBEDDING, HEAD
+from slmc.checkpoint.reader import row_blocks
 from slmc.console import Advance, progress
 from slmc.names import Scheme
 from slmc.quant.calibrated.batches import Batch
@@ -45,6 +47,8 @@ FEW_POSITIONS, ONE_DRAW = 4096, 1
 """The same where embedding and head are all that is asked about."""
 CHUNK = 64
 """Positions whose logits are in memory at once."""
+LEAST_PROMPT = 0.1
+"""Of a prompt's position beside an answer's: answers alone are too few to tell what a matrix reads."""
 OUTPUT, GAIN, PROMPT = "output", "gain.", "prompt."
 
 
@@ -65,9 +69,12 @@ class Survey:
     """Of answers, over all sequences."""
 
     def prompt_weight(self, layer: int, modules: Sequence[str]) -> float:
-        """What an error at a prompt's position counts in these modules' outputs, where one at an answer's counts 1."""
+        """What an error at a prompt's position counts in these modules' outputs, where one at an answer's counts 1.
+
+        At most 1: where more would count, prompts are the most of all positions anyway.
+        """
         ratios = [float(self.prompts[tensor_name(layer, module)]) for module in modules]
-        return sum(ratios) / len(ratios)
+        return min(max(sum(ratios) / len(ratios), LEAST_PROMPT), 1.0)
 
     def curvatures(self, layer: int) -> dict[str, torch.Tensor]:
         """At the outputs of a layer's matrices by module, and at its own, `output`; for `tuned` only."""
@@ -288,8 +295,11 @@ def _by_sequence(values: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
 def _change(weights: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """What 4 bits rather than 8 do to weights float32 [rows, columns], rounded to nearest."""
     values = weights.detach().numpy()
-    narrow, wide = (dequantize(*quantize_rows(values, one)) for one in (scheme, scheme.wide))
-    return torch.from_numpy(narrow - wide)
+    change = np.empty_like(values)
+    for start, stop in row_blocks(values.shape):
+        narrow, wide = (dequantize(*quantize_rows(values[start:stop], one)) for one in (scheme, scheme.wide))
+        np.subtract(narrow, wide, out=change[start:stop])
+    return torch.from_numpy(change)
 
 
 def _head_file(folder: Path) -> Path:
