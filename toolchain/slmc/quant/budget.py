@@ -1,8 +1,8 @@
-"""Spend a size limit: 8 bits for the matrices where they save most a byte, 4 for the rest."""
+"""Spend a size limit: 8 bits for the matrices where they save most, 4 for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -13,7 +13,7 @@ class Matrix:
     names: tuple[str, ...]
     weights: int
     bits: float
-    """A weight takes so many as the recipe has it, scales included; summed up over the tensors and divided."""
+    """Mean of the tensors' bits a weight as the recipe has them, scales included."""
     wide: float
     """The same with 8-bit codes."""
     gain: float
@@ -26,15 +26,23 @@ class Matrix:
 
 
 def widened(matrices: Sequence[Matrix], budget: float) -> list[Matrix]:
-    """Those to widen, so that the mean stays at or below `budget` bits a weight; the greatest gain a bit first.
+    """Those to widen, so that the mean stays at or below `budget` bits a weight.
 
-    Taking by gain a bit leaves less than one matrix of the limit unspent, and is the best choice for what it
-    spends (Dantzig's bound for the knapsack problem, 1957). What does not fit is passed over for what does.
+    A knapsack filled by gain a bit, what does not fit passed over for what does; and again with each of the
+    matrices put in first, since a large one that is passed over can be worth more (Sahni 1975). The best is taken.
     """
     left = sum((budget - matrix.bits) * matrix.weights for matrix in matrices)
-    found = []
-    for matrix in sorted(matrices, key=lambda one: -one.gain / max(one.cost, 1e-9)):
-        if 0 < matrix.cost <= left and matrix.gain > 0:
+    useful = [matrix for matrix in matrices if matrix.gain > 0 and matrix.cost > 0]
+    by_rate = sorted(useful, key=lambda one: -one.gain / one.cost)
+    filled = [_filled(by_rate, left), *(_filled([first, *by_rate], left) for first in by_rate)]
+    return max(filled, key=lambda found: sum(matrix.gain for matrix in found))
+
+
+def _filled(matrices: Iterable[Matrix], left: float) -> list[Matrix]:
+    """One after the other, as far as what is left goes; none twice."""
+    found: list[Matrix] = []
+    for matrix in matrices:
+        if matrix not in found and matrix.cost <= left:
             found.append(matrix)
             left -= matrix.cost
     return found

@@ -24,7 +24,7 @@ SHIFT_RATE = 1e-3
 SCALE_RATE = 3e-4
 """Of Adam, for the logarithm of a scale."""
 HELD_OUT = 8
-"""One sequence in so many is not learned from."""
+"""One sequence in so many is not learned from. Where there are fewer, nothing is learned."""
 CHECK_EVERY = 20
 PATIENCE = 3
 """Checks in a row without a better result, after which learning stops."""
@@ -36,6 +36,8 @@ class Lesson:
 
     weights: torch.Tensor
     """What an error at each position counts, float32 [sequences, length]."""
+    first: int
+    """The number of the batch's first sequence among those of all batches."""
     index: int
     source: Spill
     target: Spill
@@ -49,7 +51,7 @@ class Lesson:
     def loss(self, found: torch.Tensor, *, held_out: bool) -> torch.Tensor:
         """What the error of the layer's output [sequences, length, hidden] does to the answers."""
         wanted = self.target.get(self.index)["hidden"]
-        chosen = torch.arange(len(found)) % HELD_OUT == HELD_OUT - 1
+        chosen = torch.arange(self.first, self.first + len(found)) % HELD_OUT == HELD_OUT - 1
         weights = self.weights * (chosen if held_out else ~chosen)[:, None]
         error: torch.Tensor = (((found - wanted) @ self.metric).square().mean(-1) * weights).sum()
         return error

@@ -89,8 +89,8 @@ def inverse_factor(moments: torch.Tensor) -> torch.Tensor:
 
 def metric(curvature: torch.Tensor) -> torch.Tensor:
     """Lower L with L Lᵀ the curvature [size, size], scaled to a mean diagonal of 1, and FLAT of the identity."""
-    mean = float(curvature.diagonal().mean()) or 1.0
-    mixed = curvature * ((1 - FLAT) / mean)
+    mean = max(float(curvature.diagonal().mean()), float(torch.finfo(torch.float32).tiny))
+    mixed = curvature / mean * (1 - FLAT)
     mixed.diagonal().add_(FLAT)
     lower: torch.Tensor = torch.linalg.cholesky(mixed)
     return lower

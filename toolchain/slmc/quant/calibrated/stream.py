@@ -18,6 +18,7 @@ import torch
 
 from slmc.console import progress
 from slmc.names import Scheme
+from slmc.quant.calibrated.backwards import OUTPUT
 from slmc.quant.calibrated.embed import embedded
 from slmc.quant.calibrated.fold import Read, column_scales
 from slmc.quant.calibrated.gptq import Rounded, gptq, two_sided
@@ -28,7 +29,7 @@ from slmc.quant.calibrated.moments import Moments, inverse_factor, metric
 from slmc.quant.calibrated.path import Path
 from slmc.quant.calibrated.results import Matrix, Results
 from slmc.quant.calibrated.spill import Spill, appearing
-from slmc.quant.calibrated.survey import OUTPUT, Survey
+from slmc.quant.calibrated.survey import Survey
 
 
 def quantize_layers(job: Job, embedding: Matrix | None, survey: Survey) -> None:
@@ -160,12 +161,13 @@ class _Layer:
 
     def _learn(self, wanted: Spill) -> None:
         """Better roundings, and every batch brought to the last stage with them."""
-        job, ours, counted = self._job, self._ours, metric(self._metrics[OUTPUT])
-        prompt = self._prompt_weight((OUTPUT,))
-        lessons = [
-            Lesson(batch.weights(prompt), index, ours.hidden, wanted, counted)
-            for index, batch in enumerate(job.batches)
-        ]
+        if not self._rounded:
+            return
+        job, ours, prompt = self._job, self._ours, self._prompt_weight((OUTPUT,))
+        lessons, counted, first = [], metric(self._metrics[OUTPUT]), 0
+        for index, batch in enumerate(job.batches):
+            lessons.append(Lesson(batch.weights(prompt), first, index, ours.hidden, wanted, counted))
+            first += len(batch.ids)
         schemes = self._schemes(tuple(self._rounded))
         learnt = learn(job.model, ours.module, self._rounded, schemes, lessons, job.seed)
         if all(learnt[name] is one for name, one in self._rounded.items()):
