@@ -31,7 +31,7 @@ from slmc.models.decoder import matrices
 from slmc.pipeline import merge_stage
 from slmc.plan import Plan, resolve
 from slmc.prompt import compile_prompt
-from slmc.quant.calibrated import fold, gptq, learn, moments
+from slmc.quant.calibrated import ends, fold, gptq, learn, moments
 from slmc.quant.calibrated.run import quantize_calibrated
 from slmc.quant.calibration import Calibration, Order
 from slmc.quant.schemes import SCHEMES
@@ -43,6 +43,8 @@ from slmc.target import load_target
 
 SEED = 12
 EVERY_ROW = 1 << 20
+PLAIN_ENDS = {(ends, "inverse_factor"): lambda moments: torch.eye(len(moments))}
+"""Embedding and head rounded to nearest, whatever the task makes of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class Variant:
 VARIANTS = (
     Variant("gptq", "as it is"),
     *(Variant("gptq", f"prompt's positions weigh {weight:g}", weight) for weight in (1.0, 0.3, 0.1, 0.0)),
+    Variant("gptq", "blind to the task: prompts weigh 1, embedding and head plainly rounded", 1.0, PLAIN_ENDS),
     Variant("gptq", "no scales folded into norms", constants={(fold, "POWERS"): (0.0,)}),
     Variant("tuned", "as it is"),
     Variant("tuned", "prompt's positions weigh 1", 1.0),

@@ -41,6 +41,7 @@ jobs = pytest.importorskip("slmc.quant.calibrated.job")
 layers = pytest.importorskip("slmc.quant.calibrated.layer")
 runs = pytest.importorskip("slmc.quant.calibrated.run")
 embed = pytest.importorskip("slmc.quant.calibrated.embed")
+spills = pytest.importorskip("slmc.quant.calibrated.spill")
 pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in the libraries
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
@@ -553,6 +554,59 @@ def test_no_scales_behind_a_norm_that_feeds_what_is_kept(loud_case: Case, tmp_pa
     assert rows["model.layers.0.self_attn.q_proj.weight"].folded is None
     assert rows["model.layers.0.input_layernorm.weight"].kept == "a norm"
     assert rows["model.layers.1.mlp.up_proj.weight"].folded == "model.layers.1.post_attention_layernorm.weight"
+
+
+# What a layer is quantized on.
+
+
+def reaching_the_head(model: torch.nn.Module, batch: object) -> torch.Tensor:
+    """What comes out of the last layer at the positions that are there, by transformers' own code."""
+    seen: list[torch.Tensor] = []
+    hook = model.model.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        model(batch.ids)
+    hook.remove()
+    return seen[0][batch.there]
+
+
+def test_layers_read_what_the_quantized_ones_before_give(loud_case: Case, folded: QuantizedCheckpoint) -> None:
+    """The activations left on the disk are the quantized checkpoint's own; for `tuned` beside the unquantized."""
+    left = folded.folder.parent / "scratch" / "hidden-00002"
+    assert sorted(path.name for path in left.iterdir()) == (
+        ["ours", "theirs"] if rows_of(folded)[HEAD].method == "tuned" else ["ours"]
+    )
+    models = {"ours": in_torch(folded), "theirs": loud_case.model}
+    for index, batch in enumerate(batches.make_batches(LEARNED_FROM)):
+        for whose in left.iterdir():
+            hidden = spills.Spill(whose).get(index)["hidden"][batch.there]
+            torch.testing.assert_close(hidden, reaching_the_head(models[whose.name], batch), atol=2e-3, rtol=1e-3)
+
+
+def test_what_the_layers_before_have_lost_is_made_good(case: Case, tmp_path: Path) -> None:
+    """By shifts of the weights, before anything is learned."""
+    lost = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("slmc.quant.calibrated.stream.learn", lambda model, layer, start, *_: dict(start))
+        lost["shifted"] = divergence(case.model, in_torch(quantize_case(case, tmp_path / "shifted", "tuned")))
+        patched.setattr("slmc.quant.calibrated.moments.Moments.shifted", lambda self, weights: weights)
+        lost["as they are"] = divergence(case.model, in_torch(quantize_case(case, tmp_path / "not", "tuned")))
+    assert lost["shifted"] < 0.85 * lost["as they are"]
+
+
+def test_every_eighth_sequence_is_held_out(tmp_path: Path) -> None:
+    """Counted over all batches: every sequence is either learned from or judged by."""
+    random = torch.Generator().manual_seed(0)
+    found, wanted = (torch.randn(11, 5, 16, generator=random) for _ in range(2))
+    curve, weights = torch.randn(16, 16, generator=random), torch.rand(11, 5, generator=random)
+    weights[3, 2:] = 0
+    each = ((found - wanted) @ curve).square().mean(-1) * weights
+    spills.Spill(tmp_path).put(4, hidden=wanted)
+    for first in (0, 3, 5):
+        lesson = learning.Lesson(weights, first, 4, spills.Spill(tmp_path), spills.Spill(tmp_path), curve)
+        held = [row for row in range(11) if (first + row) % 8 == 7]
+        torch.testing.assert_close(lesson.loss(found, held_out=True), each[held].sum())
+        learned = [row for row in range(11) if row not in held]
+        torch.testing.assert_close(lesson.loss(found, held_out=False), each[learned].sum())
 
 
 # What transformers makes of it.

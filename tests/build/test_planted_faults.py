@@ -17,8 +17,10 @@ from slmc.artifacts import MergedCheckpoint
 from slmc.bundle.manifest import read_manifest
 from slmc.checkpoint.reader import TensorReader
 from slmc.checkpoint.stored import read_header
+from slmc.evidence import compared, open_base
 from slmc.names import SCHEMES
-from slmc.pipeline import compared, merge_stage, open_base, quantize_stage
+from slmc.pipeline import merge_stage
+from slmc.prompt import Codec
 from slmc.quant import readback
 from slmc.quant.decisions import decide
 from slmc.quant.quantizer import quantize, round_tensor
@@ -26,6 +28,7 @@ from slmc.quant.reader import open_quantized
 from slmc.quant.rtn import quantize_rows
 from slmc.quant.survival import measure
 from slmc.quant.writer import quantized_checkpoint
+from slmc.quantization import quantize_stage
 from slmc.runners.files import read_workload
 from slmc.runners.launch import run
 from slmc.store import Entry
@@ -46,9 +49,10 @@ class Ladder:
     def __init__(self, demo: Demo, work: Path) -> None:
         self.demo, self.work = demo, work
         self.merged = merge_stage(demo.plan, demo.store)
-        self.quantized = quantize_stage(demo.plan, demo.store, self.merged)
         stage = rungs.reference_stage(demo.plan, LIMIT)
         self.reference = demo.store.root / stage.name / stage.key
+        codec = Codec.open(self.reference / rungs.CODEC)
+        self.quantized = open_quantized(quantize_stage(demo.plan, demo.store, self.merged, codec).folder)
         base = open_base(demo.plan)
         assert base is not None
         self.base = base

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slmc.bundle.verify import verify
 from slmc.pipeline import build
@@ -21,20 +22,23 @@ from .conftest import DEMO
 pytestmark = pytest.mark.build
 ITEMS = 40
 
-EXTRACT = "{kind: extract, json_schema: schema.json, max_tokens: 8}"
+EXTRACT = {"kind": "extract", "json_schema": "schema.json", "max_tokens": 8}
 
 
-def judged(tmp_path: Path, task: str) -> Report:
+def judged(tmp_path: Path, task: dict[str, object]) -> Report:
+    """The demo's evaluation items with another task; its calibration items have no answers to that."""
     folder = Path(shutil.copytree(DEMO, tmp_path / "recipe"))
-    text = (folder / "recipe.yaml").read_text()
-    text = text.replace("task:\n  kind: classify\n  labels: data/labels.txt\n", f"task: {task}\n")
-    (folder / "recipe.yaml").write_text(text.replace("min_accuracy: 0.85", "min_accuracy: 0.0"))
+    asked = yaml.safe_load((folder / "recipe.yaml").read_text())
+    del asked["data"]["calibration"]
+    asked |= {"task": task, "quantization": {"method": "rtn"}}
+    asked["gates"]["min_accuracy"] = 0.0
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(asked))
     (folder / "schema.json").write_text('{"type": "object"}')
     lines = (folder / "data" / "eval.jsonl").read_text().splitlines()[:ITEMS]
     items = []
     for item in map(json.loads, lines):
         label = item.pop("label")
-        items.append(json.dumps(item | {"answer": {"intent": label} if "extract" in task else label}))
+        items.append(json.dumps(item | {"answer": {"intent": label} if task["kind"] == "extract" else label}))
     (folder / "data" / "eval.jsonl").write_text("\n".join(items) + "\n")
     plan = resolve(load_recipe(folder), load_target("host"))
     built = build(plan, Store(tmp_path / "store"), tmp_path / "DIST")
@@ -45,7 +49,7 @@ def judged(tmp_path: Path, task: str) -> Report:
 
 def test_generate_is_judged_by_exact_match(tmp_path: Path) -> None:
     """The model writes its label freely, and is right about as often as when it chooses."""
-    report = judged(tmp_path, "{kind: generate, max_tokens: 12}")
+    report = judged(tmp_path, {"kind": "generate", "max_tokens": 12})
     for name in ("reference", "quantized", "compiled"):
         answers = report.rung(name).answers
         assert answers is not None

@@ -68,7 +68,7 @@ def _survival(
         return read_survival(told(store.obtain(stage, make)).folder)
 
 
-def _compared(tensors: Iterable[tuple[str, bool]]) -> ReadBack:
+def compared(tensors: Iterable[tuple[str, bool]]) -> ReadBack:
     """Of tensors read back, each with whether it is what it should be."""
     found = list(tensors)
     return ReadBack(tensors=len(found), wrong=tuple(name for name, same in found if not same))
@@ -82,7 +82,7 @@ def _rung(
     adapter: AdapterSurvival | None = None,
 ) -> Rung:
     """A runner that dies is a result too: the report names its cause."""
-    found = _compared(tensors)
+    found = compared(tensors)
     try:
         with console.step(name) as told:
             return Rung(name, told(climb()).folder / file, found, adapter)
