@@ -51,18 +51,18 @@ PLAIN_ENDS = {(ends, "inverse_factor"): lambda moments: torch.eye(len(moments))}
 class Variant:
     method: Literal["gptq", "tuned"]
     name: str
-    prompt_weight: float | None = None
+    prompt_weight: float = 1.0
     constants: Mapping[tuple[object, str], object] = field(default_factory=dict)
     """Values for names of modules, in place of their own."""
 
 
 VARIANTS = (
     Variant("gptq", "as it is"),
-    *(Variant("gptq", f"prompt's positions weigh {weight:g}", weight) for weight in (1.0, 0.3, 0.1, 0.0)),
-    Variant("gptq", "blind to the task: prompts weigh 1, embedding and head plainly rounded", 1.0, PLAIN_ENDS),
+    *(Variant("gptq", f"prompt's positions weigh {weight:g}", weight) for weight in (0.3, 0.1, 0.0)),
+    Variant("gptq", "blind to the task: embedding and head plainly rounded", constants=PLAIN_ENDS),
     Variant("gptq", "no scales folded into norms", constants={(fold, "POWERS"): (0.0,)}),
     Variant("tuned", "as it is"),
-    Variant("tuned", "prompt's positions weigh 1", 1.0),
+    Variant("tuned", "prompt's positions weigh 0.3", 0.3),
     Variant("tuned", "rows don't take up one another's errors", constants={(gptq, "ROWS"): EVERY_ROW}),
     Variant("tuned", "losses of the layers before not made good", constants={(moments, "RIDGE"): 1e6}),
     Variant("tuned", "nothing learned by gradient", constants={(learn, "STEPS"): 0}),

@@ -17,7 +17,7 @@ from slmc.names import SCHEMES, Scheme
 from slmc.quant.calibrated import gptq as roundings
 from slmc.quant.calibrated.batches import TOKENS, make_batches
 from slmc.quant.calibrated.files import read_tensors, write_tensors
-from slmc.quant.calibrated.fold import POWERS, RANGE, Read, column_scales
+from slmc.quant.calibrated.fold import POWERS, RANGE, column_scales
 from slmc.quant.calibrated.gptq import Rounded, gptq, two_sided
 from slmc.quant.calibrated.moments import DAMPING, FLAT, RIDGE, Moments, inverse_factor, metric
 from slmc.quant.calibrated.results import Matrix, Results
@@ -398,7 +398,7 @@ def loud_inputs() -> torch.Tensor:
 def test_one_large_input_gets_finer_steps() -> None:
     moments = moments_of(loud_inputs())
     matrices = [random(96, COLUMNS, seed=seed) for seed in (1, 2)]
-    scales = column_scales([Read(moments, [(one, G32) for one in matrices])])
+    scales = column_scales(moments, [(one, G32) for one in matrices])
     assert scales is not None
     assert scales.argmax() == 17
     assert torch.isfinite(scales).all()
@@ -411,13 +411,13 @@ def test_one_large_input_gets_finer_steps() -> None:
 
 def test_norm_and_matrix_together_are_as_before() -> None:
     weights, norm = random(96, COLUMNS), random(COLUMNS, seed=9)
-    scales = column_scales([Read(moments_of(loud_inputs()), [(weights, G32)])])
+    scales = column_scales(moments_of(loud_inputs()), [(weights, G32)])
     assert scales is not None
     torch.testing.assert_close((norm / scales) * (weights * scales), norm * weights, rtol=1e-6, atol=0)
 
 
 def test_inputs_of_one_size_need_no_scales() -> None:
-    assert column_scales([Read(torch.eye(COLUMNS), [(random(64, COLUMNS), G32)])]) is None
+    assert column_scales(torch.eye(COLUMNS), [(random(64, COLUMNS), G32)]) is None
 
 
 @by_width
@@ -426,35 +426,23 @@ def test_scales_never_make_it_worse(seed: int, scheme: Scheme) -> None:
     """All rows are tried here."""
     weights, x = random(64, COLUMNS, seed=seed), inputs(seed=seed) * torch.logspace(-1, 1, COLUMNS)
     moments = moments_of(x)
-    scales = column_scales([Read(moments, [(weights, scheme)])])
+    scales = column_scales(moments, [(weights, scheme)])
     error = folded_error(torch.ones(COLUMNS), weights, moments, scheme)
     assert scales is None or folded_error(scales, weights, moments, scheme) < error
-
-
-def test_matrices_that_look_at_other_positions_count_alike() -> None:
-    """Each by what it loses beside what it lost before, however large its moments are."""
-    weights = random(64, COLUMNS)
-    quiet, loud = (moments_of(x) for x in (inputs(), loud_inputs()))
-    for size in (1e-6, 1e6):
-        scales = column_scales([Read(quiet, [(weights, G32)]), Read(loud * size, [(weights, G32)])])
-        wanted = column_scales([Read(quiet, [(weights, G32)]), Read(loud, [(weights, G32)])])
-        assert wanted is not None
-        assert scales is not None
-        torch.testing.assert_close(scales, wanted, rtol=1e-3, atol=0)
 
 
 def test_columns_that_never_fire_keep_their_scale() -> None:
     x, weights = loud_inputs(), random(64, COLUMNS)
     x[:, [3, 90]] = 0
-    scales = column_scales([Read(moments_of(x), [(weights, G32)])])
+    scales = column_scales(moments_of(x), [(weights, G32)])
     assert scales is not None
     assert scales[[3, 90]].tolist() == [1, 1]
-    assert column_scales([Read(torch.zeros(COLUMNS, COLUMNS), [(weights, G32)])]) is None
+    assert column_scales(torch.zeros(COLUMNS, COLUMNS), [(weights, G32)]) is None
 
 
 def test_scales_are_a_power_of_the_inputs_sizes() -> None:
     moments = moments_of(loud_inputs())
-    scales = column_scales([Read(moments, [(random(64, COLUMNS), G32)])])
+    scales = column_scales(moments, [(random(64, COLUMNS), G32)])
     assert scales is not None
     sizes = np.sqrt(double(moments).diagonal())
     tried = [sizes**power / np.exp(np.log(sizes**power).mean()) for power in POWERS]

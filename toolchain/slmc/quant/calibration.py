@@ -19,8 +19,11 @@ class Sequence:
 @dataclass(frozen=True)
 class Calibration:
     sequences: tuple[Sequence, ...]
-    prompt_weight: float | None = None
-    """What an error at a prompt's position counts, where one at an answer's counts 1; None to measure it."""
+    prompt_weight: float = 1.0
+    """What an error at a prompt's position counts in a layer, where one at an answer's counts 1.
+
+    Less was never better: see docs/quantization.md. The answers have their say in the survey.
+    """
 
 
 @dataclass(frozen=True)

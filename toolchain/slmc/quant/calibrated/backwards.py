@@ -34,8 +34,6 @@ class Backwards:
         self._moved: dict[str, list[torch.Tensor]] = {}
         self.curvatures: dict[str, torch.Tensor] = {}
         """Of head and embedding."""
-        self.prompts: dict[str, torch.Tensor] = {}
-        """What an error at a prompt's position counts beside one at an answer's, by tensor."""
 
     @property
     def changes(self) -> dict[str, torch.Tensor]:
@@ -47,18 +45,21 @@ class Backwards:
         job, name = self._job, EMBEDDING if self._job.architecture.tied else HEAD
         head = torch.from_numpy(job.reader.array(name))
         change = _change(head, job.schemes[name]) if self._gains and name in job.schemes else None
-        norm, moments = job.model.final_norm(), Moments(job.architecture.hidden_size)
+        norm, moments, doubts = job.model.final_norm(), Moments(job.architecture.hidden_size), []
         generator = torch.Generator().manual_seed(job.seed)
         for index, batch in enumerate(self._batches):
             hidden = last.get(index)["hidden"].requires_grad_()
             asked = norm(hidden)[batch.answers]
             pulls = [pull(asked.detach(), head, change, generator) for _ in range(self._draws)]
-            moments.add(asked.detach(), pulls[0].doubt)
+            doubts.append(pulls[0].doubt)
+            # By its root: else the few positions where the model wavers would be all that is seen.
+            moments.add(asked.detach(), pulls[0].doubt.sqrt())
             self._gradients.append(pulled_back(asked, hidden, [one.gradient for one in pulls]))
             if change is not None:
                 moved = [by_sequence(one.moved, batch.answers) for one in pulls]
                 self._moved.setdefault(name, []).append(torch.stack(moved))
-        self.curvatures[HEAD] = moments.sum() / len(head)
+        doubt = torch.cat(doubts)
+        self.curvatures[HEAD] = moments.sum() * (doubt.sum() / doubt.sqrt().sum().clamp(min=1e-30) / len(head))
 
     def through(self, layer: int, source: Spill) -> dict[str, torch.Tensor]:
         """From a layer's output to its input. For `tuned` the curvatures at its output and its modules', by name."""
@@ -68,26 +69,27 @@ class Backwards:
             for name in LINEARS
             if self._gains and tensor_name(layer, name) in job.schemes
         }
-        probe, seen = Probe(changes), {name: _Seen(job.tuned) for name in (OUTPUT, *LINEARS)}
+        probe, outputs = Probe(changes), dict[str, Moments]()
         with probe.on(module):
             for index, batch in enumerate(self._batches):
-                seen[OUTPUT].add(self._gradients[index], batch)
                 hidden = source.get(index)["hidden"].requires_grad_()
                 output = job.model.whole(module, hidden)
-                self._gradients[index], moved, outputs = _drawn(output, hidden, probe, self._gradients[index])
-                for name, gradients in outputs.items():
-                    seen[name].add(gradients, batch)
+                if job.tuned:
+                    probe.outputs[OUTPUT] = output
+                found = _drawn(output, hidden, probe, self._gradients[index], outputs=job.tuned)
+                self._gradients[index], moved, gradients = found
+                for name, drawn in gradients.items():
+                    _add(outputs.setdefault(name, Moments(drawn.shape[-1])), drawn, batch)
                 for name, added in moved.items():
                     self._moved.setdefault(tensor_name(layer, name), []).append(added)
-        self.prompts |= {tensor_name(layer, name): one.prompt_weight() for name, one in seen.items()}
-        return {name: one.moments() for name, one in seen.items()} if job.tuned else {}
+        return {name: moments.sum() for name, moments in outputs.items()}
 
     def end(self) -> None:
         """At the embedding."""
-        job, seen = self._job, _Seen(True)
+        job, moments = self._job, Moments(self._job.architecture.hidden_size)
         for gradients, batch in zip(self._gradients, self._batches, strict=True):
-            seen.add(gradients, batch)
-        self.curvatures[EMBEDDING] = seen.moments() / self._draws
+            _add(moments, gradients, batch)
+        self.curvatures[EMBEDDING] = moments.sum() / self._draws
         if self._gains and EMBEDDING in job.schemes:
             embedding = [self._embedding(index) for index in range(len(self._batches))]
             before = self._moved.get(EMBEDDING, [torch.zeros(())] * len(embedding))
@@ -100,49 +102,25 @@ class Backwards:
         return (self._gradients[index] * change).sum((-1, -2))
 
 
-class _Seen:
-    """Gradients at one place of the model, over draws, sequences and positions."""
-
-    def __init__(self, whole: bool) -> None:
-        self._whole = whole
-        self._moments: Moments | None = None
-        self._squares = {"prompt": 0.0, "answer": 0.0}
-        self._counts = {"prompt": 0, "answer": 0}
-
-    def add(self, gradients: torch.Tensor, batch: Batch) -> None:
-        """float32 [draws, sequences, length, size]."""
-        if self._whole:
-            self._moments = self._moments or Moments(gradients.shape[-1])
-            for drawn in gradients:
-                self._moments.add(drawn, batch.there.float())
-        squares = gradients.square().sum(-1).mean(0)
-        for kind, where in (("prompt", batch.there & ~batch.answers), ("answer", batch.answers)):
-            self._squares[kind] += float(squares[where].sum())
-            self._counts[kind] += int(where.sum())
-
-    def moments(self) -> torch.Tensor:
-        """The sum of g gᵀ [size, size]."""
-        assert self._moments is not None
-        return self._moments.sum()
-
-    def prompt_weight(self) -> torch.Tensor:
-        """Mean square at a prompt's position over that at an answer's; 1 where neither is more than nothing."""
-        mean = {kind: self._squares[kind] / max(count, 1) for kind, count in self._counts.items()}
-        return torch.tensor(mean["prompt"] / mean["answer"] if mean["answer"] else 1.0)
+def _add(moments: Moments, gradients: torch.Tensor, batch: Batch) -> None:
+    """Gradients float32 [draws, sequences, length, size]."""
+    for drawn in gradients:
+        moments.add(drawn, batch.there.float())
 
 
 def _drawn(
-    output: torch.Tensor, hidden: torch.Tensor, probe: Probe, gradients: torch.Tensor
+    output: torch.Tensor, hidden: torch.Tensor, probe: Probe, gradients: torch.Tensor, *, outputs: bool
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Of gradients at a layer's output: those at its input, at the probe's amounts, and at its modules' outputs.
+    """Of gradients at a layer's output: those at its input, at the probe's amounts, and at what it saw put out.
 
-    All with the draws first.
+    All with the draws first; the last only where `outputs` are asked for.
     """
-    asked = [hidden, *probe.amounts.values(), *probe.outputs.values()]
+    places = probe.outputs if outputs else {}
+    asked = [hidden, *probe.amounts.values(), *places.values()]
     drawn = [torch.autograd.grad(output, asked, one, retain_graph=True) for one in gradients]
     first, *others = (torch.stack(values) for values in zip(*drawn, strict=True))
-    moved, outputs = others[: len(probe.amounts)], others[len(probe.amounts) :]
-    return first, dict(zip(probe.amounts, moved, strict=True)), dict(zip(probe.outputs, outputs, strict=True))
+    moved, seen = others[: len(probe.amounts)], others[len(probe.amounts) :]
+    return first, dict(zip(probe.amounts, moved, strict=True)), dict(zip(places, seen, strict=True))
 
 
 def _change(weights: torch.Tensor, scheme: Scheme) -> torch.Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -25,22 +24,17 @@ RANGE = 64.0
 """No scale is further than this from the mean one, up or down."""
 
 
-@dataclass(frozen=True)
-class Read:
-    """Matrices behind the norm whose inputs count alike."""
-
-    moments: torch.Tensor
-    """Of what they read, float32 [columns, columns]."""
-    matrices: Sequence[tuple[torch.Tensor, Scheme]]
-    """float32 [rows, columns] each."""
+Matrix = tuple[torch.Tensor, Scheme]
+"""float32 [rows, columns], and how it is to be rounded."""
 
 
-def column_scales(groups: Sequence[Read]) -> torch.Tensor | None:
-    """s float32 [columns]; None for all ones. A column that never fires keeps a scale of 1."""
-    diagonals = [group.moments.diagonal() for group in groups]
-    squares = torch.stack([diagonal / (float(diagonal.mean()) or 1.0) for diagonal in diagonals]).sum(0)
-    candidates = [_power(squares, power) for power in POWERS]
-    losses = [_losses(groups, scales) for scales in candidates]
+def column_scales(moments: torch.Tensor, matrices: Sequence[Matrix]) -> torch.Tensor | None:
+    """s float32 [columns] for matrices that read inputs of these moments; None for all ones.
+
+    Each matrix counts by what it loses beside what it lost before. A column that never fires keeps a scale of 1.
+    """
+    candidates = [_power(moments.diagonal(), power) for power in POWERS]
+    losses = [_losses(moments, matrices, scales) for scales in candidates]
     totals = [sum(loss / (plain or 1.0) for loss, plain in zip(tried, losses[0], strict=True)) for tried in losses]
     best = min(range(len(POWERS)), key=totals.__getitem__)
     return candidates[best] if best else None
@@ -56,13 +50,11 @@ def _power(squares: torch.Tensor, power: float) -> torch.Tensor:
     return scales
 
 
-def _losses(groups: Sequence[Read], scales: torch.Tensor) -> list[float]:
-    """Of each matrix the squared error that rounding leaves in its outputs, over inputs and some of the rows."""
-    found = []
-    for group in groups:
-        factor = inverse_factor(group.moments / scales[:, None] / scales)
-        for weights, scheme in group.matrices:
-            sampled = weights[:: max(1, len(weights) // ROWS)]
-            error = gptq(sampled * scales, factor, scheme).weights() / scales - sampled
-            found.append(float(((error @ group.moments) * error).sum()))
+def _losses(moments: torch.Tensor, matrices: Sequence[Matrix], scales: torch.Tensor) -> list[float]:
+    """Of each matrix the squared error of the outputs that rounding leaves, over inputs and some of the rows."""
+    factor, found = inverse_factor(moments / scales[:, None] / scales), []
+    for weights, scheme in matrices:
+        sampled = weights[:: max(1, len(weights) // ROWS)]
+        error = gptq(sampled * scales, factor, scheme).weights() / scales - sampled
+        found.append(float(((error @ moments) * error).sum()))
     return found

@@ -23,8 +23,8 @@ class Job:
     """Of the tensors to quantize, by name."""
     tuned: bool
     """Make good what the layers before have lost, let rows take up one another's errors, and learn by gradient."""
-    prompt_weight: float | None
-    """What an error at a prompt's position counts beside one at an answer's; None to take what the survey measures."""
+    prompt_weight: float
+    """What an error at a prompt's position counts, where one at an answer's counts 1."""
     seed: int
     scratch: Path
     """Finished parts, and activations between layers; an interrupted run goes on from here."""

@@ -25,25 +25,16 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 StageName = Literal["qkv", "o", "gate_up", "down"]
-STAGES: Mapping[StageName, tuple[tuple[str, ...], ...]] = {
-    "qkv": (("self_attn.q_proj",), ("self_attn.k_proj", "self_attn.v_proj")),
-    "o": (("self_attn.o_proj",),),
-    "gate_up": (("mlp.gate_proj", "mlp.up_proj"),),
-    "down": (("mlp.down_proj",),),
+STAGES: Mapping[StageName, tuple[str, ...]] = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
 }
-"""Modules that read the same input, in the order in which a layer uses them.
-
-In groups that depend alike on where a position stands: what a query reads matters where an answer is said, keys and
-values where the answer looks.
-"""
-LINEARS = tuple(name for groups in STAGES.values() for group in groups for name in group)
+"""Modules that read the same input, in the order in which a layer uses them."""
+LINEARS = tuple(name for names in STAGES.values() for name in names)
 NORMS: Mapping[StageName, str] = {"qkv": "input_layernorm", "gate_up": "post_attention_layernorm"}
 """The norm whose output a stage's modules read, and nothing else."""
-
-
-def modules(stage: StageName) -> tuple[str, ...]:
-    """Of all groups."""
-    return tuple(name for group in STAGES[stage] for name in group)
 
 
 def tensor_name(layer: int, module: str) -> str:

@@ -30,7 +30,7 @@ def pull(read: torch.Tensor, head: torch.Tensor, change: torch.Tensor | None, ge
         spread = p.sqrt() * torch.randn(p.shape, generator=generator)
         v = spread - p * spread.sum(-1, keepdim=True)
         gradient.append(v @ head)
-        doubt.append(1 - p.square().sum(-1))
+        doubt.append((1 - p.square().sum(-1)).clamp(min=0))
         moved.append(torch.zeros(len(part)) if change is None else ((v @ change) * part).sum(-1))
     return Pull(torch.cat(gradient), torch.cat(doubt), torch.cat(moved))
 

@@ -18,7 +18,7 @@ from slmc.quant.budget import Matrix, widened
 from slmc.quant.calibrated.batches import make_batches
 from slmc.quant.calibrated.ends import ends_file, round_ends
 from slmc.quant.calibrated.job import Job
-from slmc.quant.calibrated.layer import NORMS, LayerModel, modules, tensor_name
+from slmc.quant.calibrated.layer import NORMS, STAGES, LayerModel, tensor_name
 from slmc.quant.calibrated.results import Results
 from slmc.quant.calibrated.stream import layer_file, quantize_layers
 from slmc.quant.calibrated.survey import Survey, survey
@@ -128,7 +128,7 @@ def _folds(results: Results) -> Iterator[tuple[str, str]]:
     for norm in results.norms:
         layer = int(norm.split(".")[2])
         stage = next(stage for stage, module in NORMS.items() if norm == tensor_name(layer, module))
-        for module in modules(stage):
+        for module in STAGES[stage]:
             yield tensor_name(layer, module), norm
 
 

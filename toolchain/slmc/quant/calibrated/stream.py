@@ -20,10 +20,10 @@ from slmc.console import progress
 from slmc.names import Scheme
 from slmc.quant.calibrated.backwards import OUTPUT
 from slmc.quant.calibrated.embed import embedded
-from slmc.quant.calibrated.fold import Read, column_scales
+from slmc.quant.calibrated.fold import column_scales
 from slmc.quant.calibrated.gptq import Rounded, gptq, two_sided
 from slmc.quant.calibrated.job import Job
-from slmc.quant.calibrated.layer import NORMS, STAGES, StageName, modules, tensor_name
+from slmc.quant.calibrated.layer import NORMS, STAGES, StageName, tensor_name
 from slmc.quant.calibrated.learn import Lesson, learn
 from slmc.quant.calibrated.moments import Moments, inverse_factor, metric
 from slmc.quant.calibrated.path import Path
@@ -76,7 +76,7 @@ class _Layer:
     """One layer's matrices, stage by stage."""
 
     def __init__(self, job: Job, layer: int, source: Folder, survey: Survey) -> None:
-        self._job, self._layer, self._survey = job, layer, survey
+        self._job, self._layer = job, layer
         module = job.model.load(layer)
         self._ours = Path(job.model, module, Spill(source / "ours"), Spill(job.scratch / "carried" / "ours"))
         self._theirs: Path | None = None
@@ -104,19 +104,18 @@ class _Layer:
     @torch.no_grad()
     def _round(self, stage: StageName) -> None:
         """The stage's matrices, on what the stages before give, quantized already."""
-        groups = self._moments(stage)
-        if stage in NORMS:
-            self._fold(stage, groups)
-        for names, moments in groups.items():
-            factor = inverse_factor(moments.sum())
-            for name, scheme in self._schemes(names).items():
-                weights = self._weights(name)
-                if self._theirs is None:
-                    rounded = gptq(weights, factor, scheme)
-                else:
-                    rounded = two_sided(moments.shifted(weights), factor, scheme, metric(self._metrics[name]))
-                self._rounded[name] = rounded
-                weights.copy_(rounded.weights())
+        schemes, moments = self._schemes(STAGES[stage]), self._moments(stage)
+        if stage in NORMS and len(schemes) == len(STAGES[stage]):
+            self._fold(stage, moments, schemes)
+        factor = inverse_factor(moments.sum())
+        for name, scheme in schemes.items():
+            weights = self._weights(name)
+            if self._theirs is None:
+                rounded = gptq(weights, factor, scheme)
+            else:
+                rounded = two_sided(moments.shifted(weights), factor, scheme, metric(self._metrics[name]))
+            self._rounded[name] = rounded
+            weights.copy_(rounded.weights())
 
     def _schemes(self, names: tuple[str, ...]) -> dict[str, Scheme]:
         """Of those that are to be quantized."""
@@ -126,35 +125,26 @@ class _Layer:
     def _weights(self, name: str) -> torch.Tensor:
         return self._ours.module.get_parameter(f"{name}.weight")
 
-    def _moments(self, stage: StageName) -> dict[tuple[str, ...], Moments]:
-        """Bring every batch to a stage, and look at what each group of its matrices reads there."""
-        groups: dict[tuple[str, ...], Moments] = {}
+    def _moments(self, stage: StageName) -> Moments:
+        """Bring every batch to a stage, and look at what its matrices read there."""
+        moments: Moments | None = None
         for index, batch in enumerate(self._job.batches):
             inputs = self._ours.advance(stage, index)
             unquantized = None if self._theirs is None else self._theirs.advance(stage, index)
-            for names in STAGES[stage]:
-                moments = groups.setdefault(names, Moments(inputs.shape[-1], cross=self._theirs is not None))
-                moments.add(inputs, batch.weights(self._prompt_weight(names)), unquantized)
-        return groups
+            moments = moments or Moments(inputs.shape[-1], cross=self._theirs is not None)
+            moments.add(inputs, batch.weights(self._job.prompt_weight), unquantized)
+        assert moments is not None
+        return moments
 
-    def _prompt_weight(self, names: tuple[str, ...]) -> float:
-        fixed = self._job.prompt_weight
-        return self._survey.prompt_weight(self._layer, names) if fixed is None else fixed
-
-    def _fold(self, stage: StageName, groups: Mapping[tuple[str, ...], Moments]) -> None:
+    def _fold(self, stage: StageName, moments: Moments, schemes: Mapping[str, Scheme]) -> None:
         """Move scales of columns into the norm before them, where rounding is then better."""
-        read = [
-            Read(moments.sum(), [(self._weights(name), scheme) for name, scheme in self._schemes(names).items()])
-            for names, moments in groups.items()
-        ]
-        weights = [one for group in read for one, _ in group.matrices]
-        columns = column_scales(read) if len(weights) == len(modules(stage)) else None
+        matrices = [(self._weights(name), scheme) for name, scheme in schemes.items()]
+        columns = column_scales(moments.sum(), matrices)
         if columns is None:
             return
-        for moments in groups.values():
-            moments.rescale(columns)
-        for one in weights:
-            one.mul_(columns)
+        moments.rescale(columns)
+        for weights, _ in matrices:
+            weights.mul_(columns)
         self._norms[NORMS[stage]] = self._weights(NORMS[stage]).div_(columns)
         for index in range(len(self._job.batches)):
             self._ours.rescale(index, columns)
@@ -163,10 +153,10 @@ class _Layer:
         """Better roundings, and every batch brought to the last stage with them."""
         if not self._rounded:
             return
-        job, ours, prompt = self._job, self._ours, self._prompt_weight((OUTPUT,))
+        job, ours = self._job, self._ours
         lessons, counted, first = [], metric(self._metrics[OUTPUT]), 0
         for index, batch in enumerate(job.batches):
-            lessons.append(Lesson(batch.weights(prompt), first, index, ours.hidden, wanted, counted))
+            lessons.append(Lesson(batch.weights(job.prompt_weight), first, index, ours.hidden, wanted, counted))
             first += len(batch.ids)
         schemes = self._schemes(tuple(self._rounded))
         learnt = learn(job.model, ours.module, self._rounded, schemes, lessons, job.seed)

@@ -6,11 +6,7 @@ the logits. With u from a standard normal distribution, v = √p u - p (√p·u)
 diag p - p pᵀ, so gradients of v·logits have F for theirs: one run of the unquantized model forwards and
 a few backwards, layer by layer, sample it at every position.
 
-An error at a prompt's position reaches the answers through attention alone, and less of it in every layer: how
-much, beside one at an answer's own position, is the ratio of the squared gradients there.
-
-    survey/head.safetensors         curvature of head and embedding; what a prompt's positions count;
-                                    what 4 bits rather than 8 add to v·logits
+    survey/head.safetensors         curvature of head and embedding; what 4 bits rather than 8 add to v·logits
     survey/layer-00003.safetensors  curvature at the layer's output and at those of its matrices
 """
 
@@ -31,7 +27,6 @@ from slmc.quant.calibrated.batches import Batch
 from slmc.quant.calibrated.embed import embedded
 from slmc.quant.calibrated.files import read_tensors, write_tensors
 from slmc.quant.calibrated.job import Job
-from slmc.quant.calibrated.layer import tensor_name
 from slmc.quant.calibrated.spill import Spill, appearing
 
 POSITIONS, DRAWS = 8192, 4
@@ -39,9 +34,7 @@ POSITIONS, DRAWS = 8192, 4
 or what 8 bits would save: each draw is a run backwards through the whole model."""
 FEW_POSITIONS, ONE_DRAW = 4096, 1
 """The same where embedding and head are all that is asked about."""
-LEAST_PROMPT = 0.1
-"""Of a prompt's position beside an answer's: answers alone are too few to tell what a matrix reads."""
-GAIN, PROMPT = "gain.", "prompt."
+GAIN = "gain."
 
 
 @dataclass(frozen=True)
@@ -55,18 +48,8 @@ class Survey:
     """Of a change of a row of the head, mean over rows [hidden, hidden]."""
     changes: Mapping[str, torch.Tensor]
     """What 4 bits rather than 8 add to v·logits, by tensor: float32 [draws, sequences]. Empty if not asked for."""
-    prompts: Mapping[str, torch.Tensor]
-    """Mean squared gradient at a prompt's position over that at an answer's, by tensor, and by `output` of a layer."""
     tokens: int
     """Of answers, over all sequences."""
-
-    def prompt_weight(self, layer: int, modules: Sequence[str]) -> float:
-        """What an error at a prompt's position counts in these modules' outputs, where one at an answer's counts 1.
-
-        At most 1: where more would count, prompts are the most of all positions anyway.
-        """
-        ratios = [float(self.prompts[tensor_name(layer, module)]) for module in modules]
-        return min(max(sum(ratios) / len(ratios), LEAST_PROMPT), 1.0)
 
     def curvatures(self, layer: int) -> dict[str, torch.Tensor]:
         """At the outputs of a layer's matrices by module, and at its own, `output`; for `tuned` only."""
@@ -91,14 +74,9 @@ def survey(job: Job, *, gains: bool) -> Survey:
         folder=folder,
         embedding=found[EMBEDDING],
         head=found[HEAD],
-        changes=_prefixed(found, GAIN),
-        prompts=_prefixed(found, PROMPT),
+        changes={name.removeprefix(GAIN): value for name, value in found.items() if name.startswith(GAIN)},
         tokens=sum(int(batch.answers.sum()) for batch in batches),
     )
-
-
-def _prefixed(found: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def _survey(job: Job, batches: Sequence[Batch], folder: Path, advance: Advance, draws: int, gains: bool) -> None:
@@ -114,8 +92,7 @@ def _survey(job: Job, batches: Sequence[Batch], folder: Path, advance: Advance, 
         advance(1)
     run.end()
     changes = {GAIN + name: moved for name, moved in run.changes.items()}
-    prompts = {PROMPT + name: weight for name, weight in run.prompts.items()}
-    write_tensors(_head_file(folder), run.curvatures | changes | prompts)
+    write_tensors(_head_file(folder), run.curvatures | changes)
     shutil.rmtree(states)
 
 
