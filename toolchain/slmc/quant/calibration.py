@@ -22,7 +22,7 @@ class Calibration:
     prompt_weight: float = 1.0
     """What an error at a prompt's position counts in a layer, where one at an answer's counts 1.
 
-    Less was never better: see docs/quantization.md. The answers have their say in the survey.
+    Less was not surely better: see docs/quantization.md. The answers have their say in the survey.
     """
 
 
