@@ -87,7 +87,7 @@ def quantized(plan: Plan, merged: MergedCheckpoint, variant: Variant, learned: C
     scratch, out = folder / "scratch", folder / "out"
     for new in (scratch, out):
         new.mkdir(parents=True)
-    order = Order(variant.method, None, matrices(merged.architecture), plan.quantization.seed)
+    order = Order(variant.method, None, matrices(merged.architecture), plan.quantization.seed, torch.get_num_threads())
     scheme = SCHEMES[plan.scheme.value]
     with changed(variant.constants):
         quantize_calibrated(merged, scheme, plan.quantization.keep, plan.bits, order, learned, scratch, out)

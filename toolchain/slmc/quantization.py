@@ -19,6 +19,7 @@ from slmc.quant.reader import open_quantized
 from slmc.quant.schemes import SCHEMES
 from slmc.quant.table import read_table
 from slmc.rungs import WATCHED
+from slmc.runners import machine
 from slmc.runners.files import read_workload
 from slmc.store import Entry, Store
 from slmc.validate.gate import overall
@@ -75,7 +76,7 @@ def quantize_stage(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Co
 
         method = quantization.method
         assert method != "auto", "auto is made of steps"
-        order = Order(method, plan.budget, matrices(merged.architecture), quantization.seed)
+        order = Order(method, plan.budget, matrices(merged.architecture), quantization.seed, machine.cores())
         with store.scratch(stage) as scratch:
             quantize_calibrated(merged, scheme, keep, plan.bits, order, calibration(plan, codec), scratch, folder)
 

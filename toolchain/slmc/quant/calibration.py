@@ -36,3 +36,5 @@ class Order:
     matrices: Several[tuple[str, ...]] = ()
     """Names of tensors that must share their bits; a limit is spent on one of these after another."""
     seed: int = 0
+    threads: int = 1
+    """Whatever the process is set to: sums in another order round to other codes."""

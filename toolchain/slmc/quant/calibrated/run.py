@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig
 
 from slmc.architecture import EMBEDDING, Architecture
@@ -44,7 +45,7 @@ def quantize_calibrated(
     As `slmc.quant.quantizer.quantize`. Raises QuantizationError for activations that are not finite numbers too.
     """
     decisions = decide(merged.architecture, scheme, keep, bits)
-    with _job(merged, decisions, order, calibration, scratch) as job:
+    with _threads(order.threads), _job(merged, decisions, order, calibration, scratch) as job:
         if order.budget is not None:
             decisions = _spend(decisions, order, survey(job, gains=True))
         job = replace(job, schemes=_schemes(decisions))
@@ -64,6 +65,16 @@ def quantize_calibrated(
                     round_tensor(writer, decision.spec.name, decision.scheme)
         for path in files:
             _write(writer, order, Results.load(path))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
