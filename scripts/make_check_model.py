@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Make a second recipe to check on: a small Llama and a LoRA adapter that fills the slots of a booking.
+"""Make another recipe to check on: a small model and a LoRA adapter that fills the slots of a booking.
 
 Claims about quantization that were found on the demo recipe are worth what they are worth on a model
-that nobody looked at. This one differs in family, head (untied), rope (scaled), task (`extract`) and
-answers (spans copied out of the prompt).
+that nobody looked at. This one differs in family, task (`extract`) and answers (spans copied out of the
+prompt): a Llama with an untied head and scaled rope, or a deeper Qwen2 with biases and a tied head.
 
-    python scripts/make_check_model.py --data DATA --out OUT
+    python scripts/make_check_model.py --data DATA --out OUT [--family qwen2 --seed N]
 
 DATA holds `restaurant8k/train_0.json`, `restaurant8k/test.json` (PolyAI's span-extraction data, CC BY 4.0)
 and `clinc150/data_full.json`, as for make_demo_model.py, whose training this shares. The base learns the
@@ -43,7 +43,6 @@ from make_demo_model import (
     tidy_adapter,
 )
 
-SEED = 8
 BOS = "<|begin|>"
 CHAT_TEMPLATE = "{{ bos_token }}" + (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -143,31 +142,48 @@ def echoes(texts: list[str], rng: random.Random) -> list[str]:
     return talks
 
 
-def new_base() -> transformers.LlamaForCausalLM:
-    return transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=VOCAB_SIZE,
-            hidden_size=256,
-            intermediate_size=1024,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=64,
-            max_position_embeddings=512,
-            rope_parameters={
-                "rope_type": "llama3",
-                "rope_theta": 10000.0,
-                "factor": 4.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 128,
-            },
-            tie_word_embeddings=False,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=2,
-        )
+def llama() -> transformers.PretrainedConfig:
+    return transformers.LlamaConfig(
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 128,
+        },
+        tie_word_embeddings=False,
+        **COMMON,
     )
+
+
+def qwen2() -> transformers.PretrainedConfig:
+    return transformers.Qwen2Config(
+        hidden_size=192,
+        intermediate_size=640,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        tie_word_embeddings=True,
+        **COMMON,
+    )
+
+
+COMMON = {
+    "vocab_size": VOCAB_SIZE,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+FAMILIES = {"llama": llama, "qwen2": qwen2}
 
 
 def write_items(path: Path, bookings: list[Booking], prefix: str) -> None:
@@ -196,13 +212,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--family", choices=FAMILIES, default="llama")
+    parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one short pass, to try the script itself")
     options = parser.parse_args()
     effort = Effort(1, 1) if options.quick else Effort(3, 4)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(SEED)
-    rng = random.Random(SEED)
+    torch.manual_seed(options.seed)
+    rng = random.Random(options.seed)
 
     bookings = read_bookings(options.data / "restaurant8k" / "train_0.json")
     rng.shuffle(bookings)
@@ -217,7 +235,7 @@ def main() -> None:
     tokenizer = train_tokenizer(texts)
     # New parts are asked for in each epoch, so the epochs are drawn here and not by base_batches.
     rows = blocks([talk for _ in range(effort.base_epochs) for talk in echoes(texts, rng)], tokenizer)
-    base = new_base()
+    base = transformers.AutoModelForCausalLM.from_config(FAMILIES[options.family]())
     print(f"base: {base.num_parameters():,} parameters, {rows.numel():,} tokens", flush=True)
     descend(base, base_batches(rows, 1), 2e-3, "base")
     base = base.to(torch.bfloat16)

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from slmc.architecture import TensorSpec, parse_architecture, read_architecture
+from slmc.architecture import TensorSpec
 from slmc.checkpoint.reader import row_blocks
 from slmc.checkpoint.writer import CheckpointWriter, SafetensorsWriter, TensorFormat
+from slmc.config_json import parse_architecture, read_architecture
 
 SEED = 32
 SPREAD = 0.02  # about a trained model's

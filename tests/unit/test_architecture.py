@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from slmc.architecture import Llama3Scaling, Rope, parse_architecture
+from slmc.architecture import Llama3Scaling, Rope
+from slmc.config_json import parse_architecture
 from slmc.errors import CheckpointError
 
 from .conftest import CONFIG

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from slmc.architecture import EMBEDDING, HEAD, parse_architecture
+from slmc.architecture import EMBEDDING, HEAD
+from slmc.config_json import parse_architecture
 from slmc.errors import CheckpointError
 from slmc.imported import imported_schemes
 from slmc.names import Scheme

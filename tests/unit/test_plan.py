@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slmc.architecture import read_architecture
+from slmc.config_json import read_architecture
 from slmc.errors import CheckpointError, InputError, RecipeError
 from slmc.forecast import foretell
 from slmc.names import SCHEMES

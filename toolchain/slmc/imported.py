@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slmc.architecture import MATRICES, Architecture, TensorSpec, read_config
+from slmc.architecture import MATRICES, Architecture, TensorSpec
+from slmc.config_json import read_config
 from slmc.errors import CheckpointError
 from slmc.names import SCHEMES, Scheme
 

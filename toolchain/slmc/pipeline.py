@@ -85,7 +85,7 @@ def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
 
 
 def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint) -> CompiledModel:
-    compile_ = backends.compiler(plan)
+    compile_ = backends.compiler(plan, store)
     entry = _made(plan, store, plan.compile, lambda folder, advance: compile_(quantized, folder, advance))
     return CompiledModel(entry.folder, plan.backend.value, plan.target.name, entry.key)
 

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from slmc import __version__, digest
-from slmc.architecture import EMBEDDING, HEAD, Architecture, read_architecture
+from slmc.architecture import EMBEDDING, HEAD, Architecture
+from slmc.config_json import read_architecture
 from slmc.errors import InputError, RecipeError
 from slmc.forecast import Forecast, bit_budget, foretell
 from slmc.imported import imported_schemes
-from slmc.names import BITS, SCHEMES, BackendName, Bits, Scheme, SchemeName
+from slmc.names import BITS, SCHEMES, Activations, BackendName, Bits, Scheme, SchemeName
 from slmc.recipe import LoadedRecipe, Quantization, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
-from slmc.target import DeviceClass, Target, TvmVariant, host_variant
+from slmc.target import DeviceClass, Target, native_triples
 
 DEFAULT_CONTEXT = 512
 Origin = Literal["default", "recipe", "target", "option", "base"]
@@ -65,7 +66,9 @@ class Plan:
     backend: Choice[BackendName]
     scheme: Choice[SchemeName]
     context: Choice[int]
-    variant: TvmVariant | None
+    triples: tuple[str, ...]
+    """That backend tvm builds for; empty for any other."""
+    activations: Choice[Activations]
     validate: bool
     architecture: Architecture
     quantization: Quantization
@@ -96,7 +99,8 @@ class Plan:
         inputs = {
             "quantize": self.quantize.key,
             "target": self.target.digest(),
-            "variant": None if self.variant is None else self.variant.model_dump(mode="json"),
+            "triples": self.triples,
+            "activations": self.activations.value,
             "backend": self.backend.value,
             "context": self.context.value,
             "tools": tool_versions(TOOLS[self.backend.value]),
@@ -178,7 +182,10 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         backend=backend,
         scheme=scheme,
         context=context,
-        variant=host_variant(target) if backend.value == "tvm" and target.name == "host" else None,
+        triples=native_triples(target) if backend.value == "tvm" else (),
+        activations=Choice("int8", "default")
+        if overrides.activations is None
+        else Choice(overrides.activations, "recipe"),
         validate=options.validate,
         architecture=architecture,
         quantization=quantization,
@@ -280,6 +287,11 @@ def _check_method(recipe: LoadedRecipe, options: Options) -> None:
             where=f"{recipe.folder / 'recipe.yaml'}: quantization.method",
             todo="name the method, or build without --no-validate",
         )
+
+
+def _activations(overrides: TargetOverrides) -> Choice[Activations]:
+    asked = overrides.activations
+    return Choice("int8", "default") if asked is None else Choice(asked, "recipe")
 
 
 def _context(recipe: LoadedRecipe, overrides: TargetOverrides, architecture: Architecture) -> Choice[int]:

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from slmc import digest
 from slmc.architecture import Architecture
 from slmc.errors import RecipeError
-from slmc.names import BackendName, Bits, SchemeName, TargetName
+from slmc.names import Activations, BackendName, Bits, SchemeName, TargetName
 from slmc.strict import Strict, parse
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -162,6 +162,11 @@ class TargetOverrides(Strict):
     backend: BackendName | None = None
     scheme: SchemeName | None = None
     context: Annotated[int, Field(gt=0)] | None = None
+    activations: Activations | None = Field(
+        default=None,
+        description="backend tvm: int8, the default, finds 8-bit integers for them as the model runs; float32 leaves "
+        "them as they are, which is exact and slower",
+    )
 
 
 class Gates(Strict):

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from slmc import backends
 from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.manifest import Manifest
 from slmc.errors import MissingToolError
@@ -80,10 +81,13 @@ def run_quantized(plan: Plan, store: Store, quantized: QuantizedCheckpoint, refe
 
 
 def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry:
-    """Ask the bundle on this machine; a result of another machine is another result."""
+    """Ask the bundle on this machine, with its own library or, where it has none for this machine, with one that is
+    built from the same sources; a result of another machine is another result.
+    """
     machine = [platform.node(), platform.system(), platform.machine()]
     stage = Stage("compiled", {"bundle": manifest.digest, "reference": reference.key, "machine": machine})
-    return _answer(store, stage, bundle_command(bundle, manifest), reference.folder / WATCHED, COMPILED)
+    command = [*bundle_command(bundle, manifest), *backends.here(store, manifest.backend, bundle / manifest.artifact)]
+    return _answer(store, stage, command, reference.folder / WATCHED, COMPILED)
 
 
 def reference_command(model: Path, codec: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,15 +35,14 @@ class Layout(Strict):
     tokenizer: str = "tokenizer"
 
 
-class TvmVariant(Strict):
-    """How TVM compiles for one kind of machine; the first that fits the machine is taken."""
+class NativeBuild(Strict):
+    """A system that the tvm backend builds its native library for."""
 
-    system: Literal["linux", "darwin", "windows"]
-    machine: str = Field(description="as `platform.machine()` says, in lower case")
-    features: tuple[str, ...] = Field(default=(), description="CPU features that must be there")
-    triple: str
-    cpu: str = Field(description="LLVM's name of the CPU level")
-    kernels: Literal["vnni", "avx2", "portable"]
+    triple: str = Field(description="LLVM's, with the oldest version of the system that runs it")
+    system: Literal["linux", "darwin"] | None = Field(
+        default=None, description="for the host: as `platform.system()` says, in lower case"
+    )
+    machine: str | None = Field(default=None, description="for the host: as `platform.machine()` says, in lower case")
 
 
 class Target(Strict):
@@ -56,7 +54,7 @@ class Target(Strict):
         default=(), description="empty for the host, whose memory is measured"
     )
     layout: Layout = Layout()
-    tvm: tuple[TvmVariant, ...] = ()
+    native: tuple[NativeBuild, ...] = ()
 
     def digest(self) -> str:
         return digest.of_value(self.model_dump(mode="json"))
@@ -90,26 +88,20 @@ def load_target(name: str) -> Target:
     return parse(Target, raw, path, RecipeError)
 
 
-def host_variant(target: Target) -> TvmVariant:
-    """The first TVM variant that fits this machine. Raises CompileError where none does."""
-    system, machine, features = platform.system().lower(), platform.machine().lower(), cpu_features()
-    for variant in target.tvm:
-        fits = (variant.system, variant.machine) == (system, machine)
-        if fits and features.issuperset(variant.features):
-            return variant
-    known = sorted({f"{variant.system} {variant.machine}" for variant in target.tvm})
-    raise CompileError(
-        f"no way to compile for {system} {machine}",
-        where=targets_folder() / target.name / "target.toml",
-        expected=f"one of {', '.join(known)}" if known else "a [[tvm]] section",
-    )
+def native_triples(target: Target) -> tuple[str, ...]:
+    """What the tvm backend builds for: all of a target's, of the host's this machine's.
 
-
-def cpu_features() -> frozenset[str]:
-    """Feature names of this CPU as Linux lists them; empty elsewhere, where the portable kernels serve."""
-    try:
-        lines: Iterable[str] = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
-    return frozenset(next(iter(flags), "").split())
+    Raises CompileError where there is none.
+    """
+    if target.name != "host":
+        return tuple(build.triple for build in target.native)
+    here = (platform.system().lower(), platform.machine().lower())
+    found = tuple(build.triple for build in target.native if (build.system, build.machine) == here)
+    if not found:
+        known = [f"{build.system} {build.machine}" for build in target.native]
+        raise CompileError(
+            f"no way to compile for {' '.join(here)}",
+            where=targets_folder() / target.name / "target.toml",
+            expected=f"one of {', '.join(known)}" if known else "a [[native]] section",
+        )
+    return found

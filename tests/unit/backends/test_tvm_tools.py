@@ -5,11 +5,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from slmc.backends.tvm.parameters import packed_shape, stored_tensors
 
-from slmc.architecture import parse_architecture
 from slmc.backends.tvm import tools
 from slmc.backends.tvm.link import library_name, link_arguments
-from slmc.backends.tvm.parameters import packed_shape, stored_tensors
+from slmc.config_json import parse_architecture
 from slmc.errors import CompileError, MissingToolError
 from slmc.models.compiled import ALIGNMENT
 from slmc.models.decoder import decoder_parameters

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from slmc.architecture import parse_architecture
+from slmc.config_json import parse_architecture
 
 from ..conftest import CONFIG, write_tokenizer
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmc.architecture import Llama3Scaling, Rope, parse_architecture
+from slmc.architecture import Llama3Scaling, Rope
+from slmc.config_json import parse_architecture
 from slmc.models.decoder import decoder_parameters, matrices, rope_tables
 
 from ..conftest import CONFIG

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from slmc.architecture import EMBEDDING, HEAD, parse_architecture
+from slmc.architecture import EMBEDDING, HEAD
 from slmc.artifacts import MergedCheckpoint
 from slmc.checkpoint.reader import open_checkpoint
+from slmc.config_json import parse_architecture
 from slmc.errors import CheckpointError
 from slmc.quant.imported import merged_reader
 from slmc.quant.packing import pack

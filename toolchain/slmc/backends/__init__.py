@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.console import Advance
 from slmc.errors import CompileError
+from slmc.models.compiled import library_here, read_compiled
 from slmc.names import BackendName, TargetName
 from slmc.plan import Plan
+from slmc.store import Store
+from slmc.target import load_target, native_triples
 
 Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
 """Writes the artifact into an empty folder; `advance` counts weights."""
 
-READY: dict[TargetName, tuple[BackendName, ...]] = {"host": ("tvm",)}
+READY: dict[TargetName, tuple[BackendName, ...]] = {
+    "host": ("tvm",),
+    "android": ("tvm",),
+    "ios": ("tvm",),
+    "metal": ("tvm",),
+}
 """What this version can build. The targets declare more; those come with later versions."""
 
 
@@ -38,19 +47,40 @@ def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) 
     return readers[backend](model, artifact)
 
 
-def compiler(plan: Plan) -> Compiler:
+def compiler(plan: Plan, store: Store) -> Compiler:
     """The plan's backend, its tools checked. Raises CompileError or MissingToolError."""
     check_ready(plan.target.name, plan.backend.value)
-    makers: dict[BackendName, Callable[[Plan], Compiler]] = {"tvm": _tvm}
-    return makers[plan.backend.value](plan)
+    makers: dict[BackendName, Callable[[Plan, Store], Compiler]] = {"tvm": _tvm}
+    return makers[plan.backend.value](plan, store)
 
 
-def _tvm(plan: Plan) -> Compiler:
+def _tvm(plan: Plan, store: Store) -> Compiler:
     from slmc.backends.tvm.compile import check_tools, compile_model
+    from slmc.backends.tvm.stored import stored_library
 
-    variant = plan.variant
-    if variant is None:
-        raise CompileError(f"target {plan.target.name} names no way to compile with TVM")
     check_tools()
-    context = plan.context.value
-    return lambda model, out, advance: compile_model(model, out, advance, variant=variant, context=context)
+
+    def build(triple: str, path: Path) -> None:
+        shutil.copyfile(stored_library(store, triple), path)
+
+    return lambda model, out, advance: compile_model(
+        model,
+        out,
+        advance,
+        triples=plan.triples,
+        context=plan.context.value,
+        activations=plan.activations.value,
+        build=build,
+    )
+
+
+def here(store: Store, backend: BackendName, artifact: Path) -> list[str]:
+    """What a runner's command line needs beside the artifact to run it on this machine: a library of this machine's
+    over the same weights, where the artifact was built for others alone.
+    """
+    from slmc.backends.tvm.stored import stored_library
+
+    if backend != "tvm" or library_here(read_compiled(artifact)) is not None:
+        return []
+    triple, *_ = native_triples(load_target("host"))
+    return ["--library", str(stored_library(store, triple))]

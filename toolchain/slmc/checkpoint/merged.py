@@ -13,13 +13,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from slmc.architecture import EMBEDDING, HEAD, read_config
+from slmc.architecture import EMBEDDING, HEAD
 from slmc.artifacts import Checkpoint
 from slmc.checkpoint.adapter import adaptable
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.folders import copy_side_files, write_json
 from slmc.checkpoint.reader import TensorReader, row_blocks
 from slmc.checkpoint.writer import CheckpointWriter, TensorFormat
+from slmc.config_json import read_config
 from slmc.console import Advance
 
 _ROUNDING = 2.0**-22

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from slmc import digest
-from slmc.architecture import EMBEDDING, HEAD, Architecture, TensorSpec, read_architecture
+from slmc.architecture import EMBEDDING, HEAD, Architecture, TensorSpec
 from slmc.artifacts import Checkpoint
 from slmc.checkpoint import dtypes, folders, packed
 from slmc.checkpoint.dtypes import DType, Float32
 from slmc.checkpoint.stored import StoredTensor, read_header, stored_tensors, weight_files
+from slmc.config_json import read_architecture
 from slmc.errors import CheckpointError
 from slmc.imported import imported_schemes
 from slmc.names import Bits, Scheme

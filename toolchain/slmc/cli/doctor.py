@@ -14,7 +14,7 @@ from slmc.cli.common import as_json, print_json
 from slmc.console import out, table
 from slmc.errors import SlmcError
 from slmc.plan import TOOLS, tool_versions
-from slmc.target import host_variant, load_target, target_names
+from slmc.target import load_target, native_triples, target_names
 
 TESTED_TVM = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post0"}
 """The pair that works together; the newer ffi satisfies TVM's own bound and crashes."""
@@ -47,10 +47,10 @@ def _host() -> Finding:
     memory = psutil.virtual_memory().total / 1e9
     machine = f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GB"
     try:
-        variant = host_variant(load_target("host"))
+        triples = native_triples(load_target("host"))
     except SlmcError as error:
         return Finding("this machine", "missing", f"{machine}: {error.what}", error.todo or "")
-    return Finding("this machine", "ready", f"{machine}: {variant.kernels} kernels for {variant.cpu}")
+    return Finding("this machine", "ready", f"{machine}: native library for {', '.join(triples)}")
 
 
 def _packages(what: str, tools: str, extra: str) -> Finding:

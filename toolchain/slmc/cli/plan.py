@@ -19,7 +19,7 @@ from slmc.cli.common import (
     target_option,
 )
 from slmc.console import out, table
-from slmc.names import BackendName, SchemeName
+from slmc.names import Activations, BackendName, SchemeName
 from slmc.plan import Choice, Options, Plan, resolve
 from slmc.recipe import load_recipe
 from slmc.store import Store
@@ -95,8 +95,14 @@ def _method(plan: Plan) -> str:
     return f"method {plan.quantization.method}{limit}"
 
 
-def _choices(plan: Plan) -> Mapping[str, Choice[BackendName] | Choice[SchemeName] | Choice[int]]:
-    return {"backend": plan.backend, "scheme": plan.scheme, "context": plan.context}
+_AnyChoice = Choice[BackendName] | Choice[SchemeName] | Choice[int] | Choice[Activations]
+
+
+def _choices(plan: Plan) -> Mapping[str, _AnyChoice]:
+    found: dict[str, _AnyChoice] = {"backend": plan.backend, "scheme": plan.scheme, "context": plan.context}
+    if plan.triples:
+        found["activations"] = plan.activations
+    return found
 
 
 def _choice_table(plan: Plan) -> Table:
@@ -104,8 +110,8 @@ def _choice_table(plan: Plan) -> Table:
     for name, choice in _choices(plan).items():
         origin = f"[dim]{choice.origin}[/]" if choice.origin == "default" else choice.origin
         rows.add_row(name, str(choice.value), origin)
-    if plan.variant is not None:
-        rows.add_row("machine", f"{plan.variant.triple}, {plan.variant.cpu}, {plan.variant.kernels}", "target")
+    if plan.triples:
+        rows.add_row("library", ", ".join(plan.triples), "target")
     return rows
 
 

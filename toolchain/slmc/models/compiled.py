@@ -1,64 +1,51 @@
-"""`model.json` of a decoder compiled by TVM: what an engine must know to run it.
+"""`model.json` of a decoder compiled by the tvm backend: what the folder holds.
 
-The same folder holds the library and `weights.safetensors`; the backend writes it, the runner reads it.
+The backend writes it, the runner reads it. The weight file tells the rest itself.
 """
 
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from slmc.errors import RunnerError
-from slmc.names import Bits
+from slmc.names import Activations, Bits
 from slmc.strict import Strict, parse
 
 MANIFEST = "model.json"
-WEIGHTS = "weights.safetensors"
-ALIGNMENT = 64
-"""In bytes; the compiled kernels take every tensor to begin at a multiple of it."""
-
-Kernels = Literal["vnni", "avx2", "portable"]
-CACHE_DTYPES: dict[Kernels, Literal["float16", "float32"]] = {
-    "vnni": "float16",
-    "avx2": "float16",
-    "portable": "float32",
-}
-"""Of keys and values. Without F16C a float16 costs a call to widen, and the portable kernels are the exact ones."""
+WEIGHTS = "model.slm"
+_SYSTEMS = {"linux": "-linux-gnu", "darwin": "-apple-macosx"}
+_MACHINES = {"x86_64": ("x86_64",), "amd64": ("x86_64",), "aarch64": ("aarch64",), "arm64": ("arm64", "aarch64")}
 
 Count = Annotated[int, Field(gt=0)]
+RelativePath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Buffer(Strict):
-    """A tensor that the caller owns."""
+class Library(Strict):
+    """The native library for one system."""
 
-    shape: tuple[Count, ...]
-    dtype: Literal["float16", "float32"]
+    path: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$")] = Field(
+        description="inside the folder"
+    )
+    triple: str
+    sha256: Sha256
+    kernels: tuple[str, ...] = Field(description="CPU levels that it has kernels for, the best first")
 
 
 class CompiledDecoder(Strict):
-    """Functions of the library: `prefill(ids, position, keys, values, parameters)`, and `decode` for one id.
-
-    ids int32 [n], n at most `prefill_tokens`; position int32 [1], where they begin; both caches are
-    written in place; the result is float32 [1, at least vocab_size], logits after the last id.
-    """
-
-    slmc_tvm: Literal[1] = 1
-    library: Annotated[str, Field(pattern=r"^model\.(so|dylib|dll)$")]
-    library_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    triple: str
-    cpu: str
-    cpu_features: tuple[str, ...] = Field(description="that the library uses, as Linux names them")
-    kernels: Kernels
+    slmc_tvm: Literal[2] = 2
+    libraries: Annotated[tuple[Library, ...], Field(min_length=1)]
+    weights_sha256: Sha256 = Field(description="as the weight file's header has it")
+    activations: Activations
     bits: tuple[Bits, ...] = Field(description="of the matrices' codes: each width that there is")
     vocab_size: Count
     context: Count
-    prefill_tokens: Count
-    keys: Buffer
-    values: Buffer
-    parameters: tuple[str, ...] = Field(description="names in weights.safetensors, in the functions' order")
     versions: dict[str, str]
 
 
@@ -74,3 +61,13 @@ def read_compiled(folder: Path) -> CompiledDecoder:
     except (OSError, ValueError) as error:
         raise RunnerError(f"not a compiled model: {error}", where=path) from None
     return parse(CompiledDecoder, raw, path, RunnerError)
+
+
+def library_here(compiled: CompiledDecoder) -> Library | None:
+    """The artifact's library for this machine; None where it was built for others alone."""
+    machines = _MACHINES.get(platform.machine().lower(), ())
+    system = _SYSTEMS.get(sys.platform, "-none")
+    for library in compiled.libraries:
+        if any(library.triple.startswith(machine + system) for machine in machines):
+            return library
+    return None

@@ -1,15 +1,17 @@
 """A decoder as backends compute it: fused projections, and the rope tables.
 
-Llama, Qwen2 and Qwen3 are one decoder with optional parts. Per layer, each a parameter under
+The families that we read are one decoder with optional parts. Per layer, each a parameter under
 `layers.<i>.`:
 
-    attention_norm   [hidden]
-    qkv              [(heads + 2 * kv_heads) * head_dim, hidden], its rows q, k, v; qkv_bias with Qwen2
-    q_norm, k_norm   [head_dim], with Qwen3
-    o                [hidden, heads * head_dim]
-    mlp_norm         [hidden]
-    gate_up          [2 * intermediate, hidden], its rows gate, up
-    down             [hidden, intermediate]
+    attention_norm        [hidden]
+    qkv                   [(heads + 2 * kv_heads) * head_dim, hidden], its rows q, k, v; qkv_bias with Qwen2
+    q_norm, k_norm        [head_dim], with Qwen3 and Gemma 3
+    o                     [hidden, heads * head_dim]
+    attention_post_norm   [hidden], with Gemma 3
+    mlp_norm              [hidden]
+    gate_up               [2 * intermediate, hidden], its rows gate, up
+    down                  [hidden, intermediate]
+    mlp_post_norm         [hidden], with Gemma 3
 
 and around them `embedding` [vocab, hidden], `norm` [hidden] and, where it is not tied, `head` [vocab, hidden].
 """
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slmc.architecture import Architecture, Llama3Scaling, TensorSpec
+from slmc.architecture import Architecture, FactorScaling, Llama3Scaling, Rope, TensorSpec
 
 Float32 = npt.NDArray[np.float32]
 
@@ -46,6 +48,7 @@ class Parameter:
 def decoder_parameters(architecture: Architecture) -> Iterator[Parameter]:
     """Every parameter, in the order in which the decoder uses them. Each checkpoint tensor is in exactly one."""
     tensors = {spec.name: spec for spec in architecture.tensors()}
+    fused, post_norms = architecture.fused, architecture.post_norms
 
     def parameter(name: str, *sources: str) -> Parameter:
         return Parameter(name, tuple(tensors[source] for source in sources))
@@ -55,16 +58,23 @@ def decoder_parameters(architecture: Architecture) -> Iterator[Parameter]:
         name, source = f"layers.{layer}.", f"model.layers.{layer}."
         attention, mlp = source + "self_attn.", source + "mlp."
         yield parameter(name + "attention_norm", source + "input_layernorm.weight")
-        yield parameter(name + "qkv", *(f"{attention}{part}_proj.weight" for part in "qkv"))
+        parts = ["qkv"] if fused else list("qkv")
+        yield parameter(name + "qkv", *(f"{attention}{part}_proj.weight" for part in parts))
         if architecture.qkv_bias:
-            yield parameter(name + "qkv_bias", *(f"{attention}{part}_proj.bias" for part in "qkv"))
+            yield parameter(name + "qkv_bias", *(f"{attention}{part}_proj.bias" for part in parts))
         if architecture.qk_norm:
             yield parameter(name + "q_norm", attention + "q_norm.weight")
             yield parameter(name + "k_norm", attention + "k_norm.weight")
         yield parameter(name + "o", attention + "o_proj.weight")
-        yield parameter(name + "mlp_norm", source + "post_attention_layernorm.weight")
-        yield parameter(name + "gate_up", mlp + "gate_proj.weight", mlp + "up_proj.weight")
+        after_attention = "attention_post_norm" if post_norms else "mlp_norm"
+        yield parameter(name + after_attention, source + "post_attention_layernorm.weight")
+        if post_norms:
+            yield parameter(name + "mlp_norm", source + "pre_feedforward_layernorm.weight")
+        parts = ["gate_up"] if fused else ["gate", "up"]
+        yield parameter(name + "gate_up", *(f"{mlp}{part}_proj.weight" for part in parts))
         yield parameter(name + "down", mlp + "down_proj.weight")
+        if post_norms:
+            yield parameter(name + "mlp_post_norm", source + "post_feedforward_layernorm.weight")
     yield parameter("norm", "model.norm.weight")
     if not architecture.tied:
         yield parameter("head", "lm_head.weight")
@@ -76,17 +86,30 @@ def matrices(architecture: Architecture) -> list[tuple[str, ...]]:
     return [tuple(source.name for source in parameter.sources) for parameter in parameters]
 
 
-def rope_tables(architecture: Architecture, positions: int) -> tuple[Float32, Float32]:
-    """Cosines and sines of the rotation angles, float32 [positions, head_dim / 2] each.
+def rope_tables(architecture: Architecture, positions: int) -> list[tuple[Float32, Float32]]:
+    """Of each of the architecture's ropes: cosines and sines of the angles, float32 [positions, rotary_dim / 2] each.
 
     In float32 throughout, as transformers computes them: the model was trained with these roundings.
     """
-    half = np.arange(0, architecture.head_dim, 2, dtype=np.float32) / np.float32(architecture.head_dim)
-    frequencies = (np.float32(1) / np.float32(architecture.rope.theta) ** half).astype(np.float32)
-    if architecture.rope.scaling is not None:
-        frequencies = _llama3_scaled(frequencies, architecture.rope.scaling)
+    return [_table(rope, architecture.rotary_dim, positions) for rope in architecture.ropes]
+
+
+def _table(rope: Rope, dim: int, positions: int) -> tuple[Float32, Float32]:
+    half = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
+    powers = (np.float32(rope.theta) ** half).astype(np.float32)
+    magnitude = np.float32(1)
+    if isinstance(rope.scaling, FactorScaling) and len(rope.scaling.factors) > 1:
+        # longrope multiplies before it takes the reciprocal; "linear" divides after.
+        powers = np.asarray(rope.scaling.factors, np.float32) * powers
+    frequencies = (np.float32(1) / powers).astype(np.float32)
+    if isinstance(rope.scaling, FactorScaling):
+        magnitude = np.float32(rope.scaling.magnitude)
+        if len(rope.scaling.factors) == 1:
+            frequencies = frequencies / np.float32(rope.scaling.factors[0])
+    elif rope.scaling is not None:
+        frequencies = _llama3_scaled(frequencies, rope.scaling)
     angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
-    return np.cos(angles), np.sin(angles)
+    return np.cos(angles) * magnitude, np.sin(angles) * magnitude
 
 
 def _llama3_scaled(frequencies: Float32, scaling: Llama3Scaling) -> Float32:

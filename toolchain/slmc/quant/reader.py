@@ -10,11 +10,12 @@ from typing import Self
 import numpy as np
 
 from slmc import digest
-from slmc.architecture import Architecture, TensorSpec, parse_architecture, read_config
+from slmc.architecture import Architecture, TensorSpec
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.packed import packed_name, scale_name
 from slmc.checkpoint.reader import TensorReader, check_packed, check_tensor, content_digest, row_blocks
+from slmc.config_json import parse_architecture, read_config
 from slmc.errors import CheckpointError
 from slmc.imported import CONFIG_KEY
 from slmc.quant import disk

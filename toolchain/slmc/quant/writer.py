@@ -19,13 +19,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from slmc.architecture import read_config
 from slmc.artifacts import MergedCheckpoint
 from slmc.checkpoint.dtypes import NUMPY, Float32
 from slmc.checkpoint.folders import copy_side_files, write_json
 from slmc.checkpoint.packed import formats, packed_name, scale_name, shape_name
 from slmc.checkpoint.reader import TensorReader, row_blocks
 from slmc.checkpoint.writer import CheckpointWriter, TensorFormat
+from slmc.config_json import read_config
 from slmc.console import Advance
 from slmc.imported import CONFIG_KEY
 from slmc.names import Bits, MethodName, Scheme

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
-from importlib import metadata
 from pathlib import Path
 
 from slmc.runners import machine, program
 from slmc.runners.contract import Environment, Footer, ResultHeader
 from slmc.runners.files import ResultWriter, read_workload
 from slmc.runners.loop import answer_all
+from slmc.runners.native_engine import NativeEngine
 
 
 def main() -> None:
     parser = program.options("Answer a workload with a model that the tvm backend compiled.", threads=1)
     parser.add_argument("--artifact", type=Path, required=True)
+    parser.add_argument("--library", type=Path, help="this machine's, where the artifact was built for others")
+    parser.add_argument("--kernels", help="by default the best that this CPU has")
     chosen = parser.parse_args()
     workload = read_workload(chosen.workload)
     start = time.perf_counter()
-    from slmc.runners.tvm_engine import TvmEngine
-
-    engine = TvmEngine(chosen.artifact, chosen.threads)
+    engine = NativeEngine(chosen.artifact, chosen.threads, chosen.kernels, chosen.library)
     load_ms = (time.perf_counter() - start) * 1000
     environment = Environment(
         device=machine.device_name(),
         os=machine.system_name(),
-        runtime="tvm",
-        version=metadata.version("apache-tvm"),
+        runtime="slm",
+        version=f"{engine.version}, {engine.kernels}",
         threads=chosen.threads,
         thermal=None,
         artifact=program.artifact_digest(chosen.artifact),

@@ -1,81 +1,52 @@
-"""Compile the decoder's code, as a program of its own: `python -m slmc.backends.tvm.codegen --help`.
+"""Compile all kernels for a triple, as a program of its own: `python -m slmc.backends.tvm.codegen TRIPLE FOLDER`.
 
-LLVM and TVM can die of a segmentation fault, which no `except` catches; `compile` starts this and
-sees how it ended.
+LLVM and TVM can die of a segmentation fault, which no `except` catches; `library` starts this and sees how it
+ended. Leaves an assembly file for each CPU level, its functions hidden from other libraries, and `slm_levels.h`,
+by which the C side knows the levels.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import traceback
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import get_args
 
-from slmc.backends.tvm.link import link
-from slmc.backends.tvm.parameters import packed_shapes
-from slmc.models.compiled import Kernels
-from slmc.quant.reader import QuantizedReader
+from slmc.backends.tvm.kernels.levels import Level, levels
+
+HEADER = "slm_levels.h"
 
 
-def generate(options: argparse.Namespace) -> None:
-    import tvm
+def generate(triple: str, folder: Path) -> None:
+    from slmc.backends.tvm.kernels.lower import assembly
 
-    from slmc.backends.tvm.decoder import Options, decoder_module
-
-    with QuantizedReader(options.model) as reader:
-        shapes = packed_shapes(reader)
-        module = decoder_module(
-            reader.architecture, Options(shapes, options.context, options.prefill_tokens, options.kernels)
-        )
-    target = tvm.target.Target({"kind": "llvm", "mtriple": options.triple, "mcpu": options.cpu})
-    with target:
-        executable = tvm.compile(module, target, relax_pipeline=_lowering())
-
-    def link_objects(library: str, objects: list[str], **_: object) -> None:
-        link([Path(name) for name in objects], options.triple, Path(library))
-
-    with TemporaryDirectory() as workspace:
-        executable.export_library(str(options.library), fcompile=link_objects, workspace_dir=workspace)
+    found = levels(triple.partition("-")[0])
+    for level in found:
+        names = [str(kernel.attrs["global_symbol"]) for kernel in level.kernels()]
+        # The assembler is told of the extensions that LLVM's own object writer would know of.
+        allowed = "".join(f"\t.arch_extension {feature.removeprefix('+')}\n" for feature in level.features)
+        text = allowed + assembly(level, triple) + "".join(f"\t{_hidden(triple, name)}\n" for name in names)
+        (folder / f"{level.name}.s").write_text(text, encoding="ascii")
+    (folder / HEADER).write_text("".join(map(_entry, found)), encoding="ascii")
 
 
-def _lowering() -> object:
-    """From Relax to the virtual machine: the parts of TVM's default pipeline that apply to finished kernels."""
-    import tvm
-    from tvm.relax import transform
+def _hidden(triple: str, name: str) -> str:
+    """Assembly's word for a symbol that stays within the library."""
+    return f".private_extern _{name}" if "-apple-" in triple else f".hidden {name}"
 
-    return tvm.transform.Sequential(
-        [
-            transform.ToNonDataflow(),
-            transform.RemovePurityChecking(),
-            transform.CallTIRRewrite(),
-            transform.StaticPlanBlockMemory(),
-            transform.LowerAllocTensor(),
-            transform.KillAfterLastUse(),
-            transform.LowerRuntimeBuiltin(),
-            transform.ComputePrimValue(),
-            transform.VMShapeLower(),
-            transform.AttachGlobalSymbol(),
-        ]
-    )
+
+def _entry(level: Level) -> str:
+    one, many = level.dots[0].one_row, level.dots[0].many_rows
+    exact = int(level.format.activations == "float32")
+    return f"LEVEL({level.name}, {exact}, {level.queries}, {many.blocks * 8}, {one.blocks * 8})\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compile a quantized decoder's code into a shared library.")
-    parser.add_argument("--model", type=Path, required=True, help="the quantized checkpoint")
-    parser.add_argument("--library", type=Path, required=True, help="what to write")
-    parser.add_argument("--triple", required=True)
-    parser.add_argument("--cpu", required=True, help="LLVM's name of the CPU level")
-    parser.add_argument("--kernels", choices=get_args(Kernels), required=True)
-    parser.add_argument("--context", type=int, required=True)
-    parser.add_argument("--prefill-tokens", type=int, required=True)
-    options = parser.parse_args()
+    triple, folder = sys.argv[1:]
     try:
-        generate(options)
+        generate(triple, Path(folder))
     except Exception as error:
         traceback.print_exc()
-        # TVM prints the whole module after its message; the end of what we print is what `compile` shows.
+        # TVM prints the whole module after its message; the end of what we print is what `library` shows.
         sys.exit("\n".join([f"{type(error).__name__}:", *str(error).splitlines()[:10]]))
 
 

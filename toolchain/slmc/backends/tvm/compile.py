@@ -1,52 +1,60 @@
-"""Compile a quantized checkpoint into a folder that `slmc.runners.tvm_engine` opens.
+"""Compile a quantized checkpoint into a folder for one target.
 
-model.so             the decoder's code, for one CPU level
-weights.safetensors  the checkpoint's own codes and scales, packed for the kernels
-model.json           what an engine must know, see `slmc.models.compiled`
+model.slm     the checkpoint's own codes and scales, packed for the kernels, see docs/weight-file.md
+model.json    what the folder holds, see `slmc.models.compiled`
+slm.h         the library's interface; inside the framework for iOS
+the library   where the target's developers look for it, see `package`
 """
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slmc import digest
-from slmc.architecture import Architecture
+from slmc.architecture import Architecture, FactorScaling
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.tvm import layout
-from slmc.backends.tvm.link import library_name
-from slmc.backends.tvm.parameters import packed_shapes, padded_context, stored_tensors, write_weights
+from slmc.backends.tvm.kernels.levels import levels
+from slmc.backends.tvm.library import build_library
+from slmc.backends.tvm.pack import write_weights
+from slmc.backends.tvm.package import package
 from slmc.backends.tvm.tools import check_tools, versions
+from slmc.backends.tvm.weights import Kind, WeightsReader
 from slmc.console import Advance
 from slmc.errors import CompileError
-from slmc.models.compiled import CACHE_DTYPES, WEIGHTS, Buffer, CompiledDecoder, write_compiled
+from slmc.models.compiled import WEIGHTS, CompiledDecoder, Library, write_compiled
+from slmc.names import Activations
 from slmc.quant.reader import QuantizedReader
-from slmc.target import TvmVariant
 
 __all__ = ["check_tools", "compile_model"]
 
-PREFILL_TOKENS = 128
-"""Ids that one call of prefill takes: enough to use each weight often, few enough to stay in a CPU's cache."""
 HEAD_DIM_MULTIPLE = 16
+Builder = Callable[[str, Path], None]
+"""Builds the library for a triple at a path."""
 
 
 def compile_model(
-    model: QuantizedCheckpoint, out: Path, advance: Advance, *, variant: TvmVariant, context: int
+    model: QuantizedCheckpoint,
+    out: Path,
+    advance: Advance,
+    *,
+    triples: Sequence[str],
+    context: int,
+    activations: Activations = "int8",
+    build: Builder = build_library,
 ) -> None:
-    """Write library, weights and model.json into the empty folder `out`; `advance` counts weights.
+    """Write libraries, weights and model.json into the empty folder `out`; `advance` counts weights.
 
-    Raises CompileError for a shape or a kept tensor that the kernels can't hold, and where the compiler fails.
+    Raises CompileError for a shape or a kept tensor that the kernels can't hold, and where a compiler fails.
     """
     check_shape(model.architecture, model.folder)
+    _check_context(model.architecture, context)
+    paths = package(triples, out, build)
     with QuantizedReader(model.folder) as reader:
-        shapes = packed_shapes(reader)
-        library = out / library_name(variant.triple)
-        _generate(model.folder, library, variant, context)
-        write_weights(reader, shapes, context, out / WEIGHTS, advance)
-        write_compiled(out, _describe(reader, shapes, library, variant, context))
+        write_weights(reader, context, activations, out / WEIGHTS, advance)
+    libraries = [_library(out, triple, path) for triple, path in paths.items()]
+    write_compiled(out, _describe(out, libraries, activations))
 
 
 def check_shape(architecture: Architecture, folder: Path) -> None:
@@ -64,59 +72,32 @@ def check_shape(architecture: Architecture, folder: Path) -> None:
             )
 
 
-def _describe(
-    reader: QuantizedReader, shapes: Mapping[str, layout.Shape], library: Path, variant: TvmVariant, context: int
-) -> CompiledDecoder:
-    architecture = reader.architecture
-    positions, dtype = padded_context(context), CACHE_DTYPES[variant.kernels]
-    heads = (architecture.layers, architecture.kv_heads)
-    keys = (*heads, positions // layout.LANES, architecture.head_dim, layout.LANES)
-    values = (*heads, positions, architecture.head_dim)
+def _check_context(architecture: Architecture, context: int) -> None:
+    for rope in architecture.ropes:
+        limit = rope.scaling.most_context if isinstance(rope.scaling, FactorScaling) else None
+        if limit is not None and context > limit:
+            raise CompileError(
+                f"a context of {context}: beyond {limit} the model turns positions by other factors (longrope)",
+                where="config.json: rope_parameters",
+                expected=f"at most {limit}",
+                todo="set the recipe's context",
+            )
+
+
+def _library(out: Path, triple: str, path: Path) -> Library:
+    names = tuple(level.name for level in levels(triple.partition("-")[0]))
+    return Library(path=path.relative_to(out).as_posix(), triple=triple, sha256=digest.of_file(path), kernels=names)
+
+
+def _describe(out: Path, libraries: Sequence[Library], activations: Activations) -> CompiledDecoder:
+    weights = WeightsReader(out / WEIGHTS)
+    kinds = {tensor.kind for tensor in weights.tensors.values()} - {Kind.FLOAT32}
     return CompiledDecoder(
-        library=library.name,
-        library_sha256=digest.of_file(library),
-        triple=variant.triple,
-        cpu=variant.cpu,
-        cpu_features=variant.features,
-        kernels=variant.kernels,
-        bits=tuple(sorted({shape.bits for shape in shapes.values()})),
-        vocab_size=architecture.vocab_size,
-        context=context,
-        prefill_tokens=_prefill_tokens(context),
-        keys=Buffer(shape=keys, dtype=dtype),
-        values=Buffer(shape=values, dtype=dtype),
-        parameters=tuple(tensor.name for tensor in stored_tensors(architecture, shapes, context)),
+        libraries=tuple(libraries),
+        weights_sha256=weights.sha256,
+        activations=activations,
+        bits=tuple(sorted({kind.bits for kind in kinds})),
+        vocab_size=weights.config.vocab_size,
+        context=weights.config.context,
         versions=versions(),
     )
-
-
-def _generate(model: Path, library: Path, variant: TvmVariant, context: int) -> None:
-    command = [
-        *(sys.executable, "-m", "slmc.backends.tvm.codegen"),
-        *("--model", str(model)),
-        *("--library", str(library)),
-        *("--triple", variant.triple),
-        *("--cpu", variant.cpu),
-        *("--kernels", variant.kernels),
-        *("--context", str(context)),
-        *("--prefill-tokens", str(_prefill_tokens(context))),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        raise CompileError(f"{_cause(done.returncode)}\n{_tail(done.stderr)}".rstrip(), where=model)
-    if not library.is_file():
-        raise CompileError("the compiler ended well, but left no library", where=library)
-
-
-def _prefill_tokens(context: int) -> int:
-    return min(PREFILL_TOKENS, context)
-
-
-def _cause(code: int) -> str:
-    if code < 0:
-        return f"the compiler was killed by {signal.Signals(-code).name}"
-    return f"the compiler failed with exit code {code}"
-
-
-def _tail(text: str, lines: int = 20) -> str:
-    return "\n".join(text.strip().splitlines()[-lines:])

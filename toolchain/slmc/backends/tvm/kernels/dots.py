@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from slmc.backends.tvm.kernels.formats import FORMATS, TILE_ROWS, Format, Parts
+from slmc.backends.tvm.kernels.formats import FLOAT, FOURS, PAIRS, TILE_ROWS, Format, Rows
 from slmc.backends.tvm.kernels.tir import Expr, T, lanes, let, splat
 from slmc.backends.tvm.layout import VECTOR
-from slmc.models.compiled import Kernels
 from slmc.names import Bits
 
 Weights = Sequence[Expr]
@@ -35,9 +34,14 @@ class Tile:
 class Dot(Protocol):
     def __hash__(self) -> int: ...
 
-    activations: Format
-    one_row: Tile
-    many_rows: Tile
+    @property
+    def activations(self) -> Format: ...
+
+    @property
+    def one_row(self) -> Tile: ...
+
+    @property
+    def many_rows(self) -> Tile: ...
 
     @property
     def bits(self) -> Bits:
@@ -46,48 +50,48 @@ class Dot(Protocol):
     def split(self, vector: Expr) -> list[Weights]:
         """A vector of a block, uint8x32: at 8 bits four columns, at 4 bits those of low and high nibbles."""
 
-    def start(self, parts: Parts, row: Expr, block: Expr) -> Expr:
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
         """What the products of a row with a block are added to."""
 
-    def multiply(self, total: Expr, weights: Weights, parts: Parts, row: Expr, column: Expr) -> Expr:
-        """Add the products with the four columns from `column` on."""
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, first: Expr) -> Expr:
+        """Add the products with four columns; `first` is the place of the first in the rows' values."""
 
-    def finish(self, total: Expr, parts: Parts, row: Expr, block: Expr) -> Expr:
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> Expr:
         """The eight sums, float32x8."""
 
 
-class Avx2Int4:
+class PairsInt4:
     """`vpmaddubsw` adds products of an unsigned code and a signed activation in pairs, 16 bits wide: the
     sums of a block stay within 16 * 15 * 127 = 30,480. Codes are stored plus 8, so the total begins at
     -8 times the activations that its lane will meet.
     """
 
     bits: Bits = 4
-    activations = FORMATS["avx2"]
+    activations = PAIRS
     one_row = Tile(rows=1, blocks=1, ahead=64)
     many_rows = Tile(rows=TILE_ROWS, blocks=1, ahead=8)
 
     def split(self, vector: Expr) -> list[Weights]:
         return _unsigned_codes(vector, self.bits)
 
-    def start(self, parts: Parts, row: Expr, block: Expr) -> Expr:
-        offsets = parts[2][row, block, lanes(0, 2)]
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
+        offsets = rows.offsets[lanes(rows.block(row, block) * 2, 2)]
         return T.reinterpret("int16x16", splat(T.reinterpret("int32", offsets)))
 
-    def multiply(self, total: Expr, weights: Weights, parts: Parts, row: Expr, column: Expr) -> Expr:
-        return total + _added_in_pairs(weights[0], _four_to_each_lane(parts, row, column))
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, first: Expr) -> Expr:
+        return total + _added_in_pairs(weights[0], _four_to_each_lane(rows, first))
 
-    def finish(self, total: Expr, parts: Parts, row: Expr, block: Expr) -> Expr:
-        return T.Cast("float32x8", _added_in_fours(total)) * splat(parts[1][row, block])
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return T.Cast("float32x8", _added_in_fours(total)) * _scale(rows, row, block)
 
 
-class Avx2Int8:
+class PairsInt8:
     """`vpmaddubsw` again, of a code's magnitude and an activation with the code's sign: a pair stays within
     2 * 128 * 127 = 32,512, and is widened before it is added to others.
     """
 
     bits: Bits = 8
-    activations = FORMATS["avx2"]
+    activations = PAIRS
     one_row = Tile(rows=1, blocks=1, ahead=32)
     many_rows = Tile(rows=TILE_ROWS, blocks=1, ahead=8)
 
@@ -95,51 +99,79 @@ class Avx2Int8:
         codes = let(vector ^ splat(T.uint8(128), VECTOR))
         return [[let(_signed_as(codes, codes)), codes]]
 
-    def start(self, parts: Parts, row: Expr, block: Expr) -> Expr:
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
         return splat(T.int32(0))
 
-    def multiply(self, total: Expr, weights: Weights, parts: Parts, row: Expr, column: Expr) -> Expr:
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, first: Expr) -> Expr:
         magnitudes, codes = weights
-        activations = _signed_as(_four_to_each_lane(parts, row, column), codes)
+        activations = _signed_as(_four_to_each_lane(rows, first), codes)
         return total + _added_in_fours(_added_in_pairs(magnitudes, activations))
 
-    def finish(self, total: Expr, parts: Parts, row: Expr, block: Expr) -> Expr:
-        return T.Cast("float32x8", total) * splat(parts[1][row, block])
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return T.Cast("float32x8", total) * _scale(rows, row, block)
 
 
 @dataclass(frozen=True)
 class Vnni:
-    """`vpdpbusd` adds four products of an unsigned code and a signed activation to a lane of 32 bits; there
-    are 32 registers.
-    """
+    """`vpdpbusd` adds four products of an unsigned code and a signed activation to a lane of 32 bits."""
 
     bits: Bits
-    activations = FORMATS["vnni"]
+    many_rows: Tile
+    activations = FOURS
     one_row = Tile(rows=1, blocks=1, ahead=64)
-    many_rows = Tile(rows=TILE_ROWS, blocks=4, ahead=8)
 
     def split(self, vector: Expr) -> list[Weights]:
         return _unsigned_codes(vector, self.bits)
 
-    def start(self, parts: Parts, row: Expr, block: Expr) -> Expr:
-        # The offsets are for codes plus 8; those of 8 bits are stored plus 128.
-        scale = 2 ** (self.bits - 4)
-        return splat(parts[2][row, block] * T.int32(scale))
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return splat(_offset(rows, row, block, self.bits))
 
-    def multiply(self, total: Expr, weights: Weights, parts: Parts, row: Expr, column: Expr) -> Expr:
-        activations = _four_to_each_lane(parts, row, column)
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, first: Expr) -> Expr:
+        activations = _four_to_each_lane(rows, first)
         return _intrinsic("int32x8", "llvm.x86.avx512.vpdpbusd.256", total, weights[0], activations)
 
-    def finish(self, total: Expr, parts: Parts, row: Expr, block: Expr) -> Expr:
-        return T.Cast("float32x8", total) * splat(parts[1][row, block])
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return T.Cast("float32x8", total) * _scale(rows, row, block)
 
 
 @dataclass(frozen=True)
-class Portable:
+class Neon:
+    """`sdot` adds four products of signed bytes to a lane of 32 bits. It has four lanes: a vector is two of its.
+
+    4-bit codes plus 8 are bytes of either kind; of 8-bit codes the stored 128 is taken away.
+    """
+
+    bits: Bits
+    activations = FOURS
+    one_row = Tile(rows=1, blocks=2, ahead=16)
+    many_rows = Tile(rows=TILE_ROWS, blocks=2, ahead=8)
+
+    def split(self, vector: Expr) -> list[Weights]:
+        if self.bits == 8:
+            return [[let(T.reinterpret("int8x32", vector ^ splat(T.uint8(128), VECTOR)))]]
+        return [[let(T.reinterpret("int8x32", codes[0]))] for codes in _unsigned_codes(vector, self.bits)]
+
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return splat(_offset(rows, row, block, 4) if self.bits == 4 else T.int32(0))
+
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, first: Expr) -> Expr:
+        activations = T.reinterpret("int8x16", splat(_four(rows, first), 4))
+        halves = [
+            _intrinsic("int32x4", "llvm.aarch64.neon.sdot", sums, codes, activations)
+            for sums, codes in zip(_halves(total, 4), _halves(weights[0], 16), strict=True)
+        ]
+        return T.Shuffle(halves, list(range(8)))
+
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return T.Cast("float32x8", total) * _scale(rows, row, block)
+
+
+@dataclass(frozen=True)
+class Float:
     """Activations as they are, float32: any CPU, exact but for the order of the sums."""
 
     bits: Bits
-    activations = FORMATS["portable"]
+    activations = FLOAT
     # Blocks side by side are sums that don't wait for each other.
     one_row = Tile(rows=1, blocks=4, ahead=8)
     many_rows = Tile(rows=TILE_ROWS, blocks=2, ahead=8)
@@ -152,27 +184,16 @@ class Portable:
         unsigned = T.shift_right(words, splat(T.int32(shift))) & splat(T.int32((1 << self.bits) - 1))
         return let(T.Cast("float32x8", unsigned - splat(T.int32(1 << self.bits - 1))))
 
-    def start(self, parts: Parts, row: Expr, block: Expr) -> Expr:
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
         return splat(0.0)
 
-    def multiply(self, total: Expr, weights: Weights, parts: Parts, row: Expr, column: Expr) -> Expr:
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, first: Expr) -> Expr:
         for j, codes in enumerate(weights):
-            total = total + codes * splat(parts[0][row, column + j])
+            total = total + codes * splat(rows.values[first + j])
         return total
 
-    def finish(self, total: Expr, parts: Parts, row: Expr, block: Expr) -> Expr:
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> Expr:
         return total
-
-
-DOTS: dict[tuple[Kernels, Bits], Dot] = {
-    ("avx2", 4): Avx2Int4(),
-    ("avx2", 8): Avx2Int8(),
-    ("vnni", 4): Vnni(4),
-    ("vnni", 8): Vnni(8),
-    ("portable", 4): Portable(4),
-    ("portable", 8): Portable(8),
-}
-"""By the bits of a weight."""
 
 
 def _unsigned_codes(vector: Expr, bits: Bits) -> list[Weights]:
@@ -183,10 +204,28 @@ def _unsigned_codes(vector: Expr, bits: Bits) -> list[Weights]:
     return [[let(low)], [let(high)]]
 
 
-def _four_to_each_lane(parts: Parts, row: Expr, column: Expr) -> Expr:
-    """Four activations from a column on, int8x32, the same for each of a block's eight rows."""
-    four = parts[0][row, lanes(column, 4)]
-    return T.reinterpret("int8x32", splat(T.reinterpret("int32", four)))
+def _offset(rows: Rows, row: Expr, block: Expr, bits: Bits) -> Expr:
+    """The block's offset is for codes plus 8; those of 8 bits are stored plus 128."""
+    return rows.offsets[rows.block(row, block)] * T.int32(2 ** (bits - 4))
+
+
+def _scale(rows: Rows, row: Expr, block: Expr) -> Expr:
+    return splat(rows.scales[rows.block(row, block)])
+
+
+def _four(rows: Rows, first: Expr) -> Expr:
+    """Four activations as one int32."""
+    return T.reinterpret("int32", rows.values[lanes(first, 4)])
+
+
+def _four_to_each_lane(rows: Rows, first: Expr) -> Expr:
+    """Four activations, int8x32, the same for each of a block's eight rows."""
+    return T.reinterpret("int8x32", splat(_four(rows, first)))
+
+
+def _halves(vector: Expr, count: int) -> list[Expr]:
+    """Of a vector with twice `count` lanes."""
+    return [T.Shuffle([vector], list(range(start, start + count))) for start in (0, count)]
 
 
 def _signed_as(values: Expr, signs: Expr) -> Expr:

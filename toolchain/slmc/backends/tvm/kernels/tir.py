@@ -1,15 +1,16 @@
-"""The few words the kernels are written in: vectors of eight floats, loops, scratch, unknown lengths.
+"""The few words the kernels are written in: pointers, vectors of eight floats, loops, scratch.
 
 Kernels are plain Python that builds TIR: a Python loop unrolls, `loop` makes a loop of the kernel.
-They are complete schedules, which TVM only lowers. TVM has no types for mypy: an expression or a
-variable of TIR is `Expr` here, a buffer `Buffer`.
+They are complete schedules, which TVM only lowers, into functions that C calls as its own: pointers and
+numbers in, no descriptor, no allocation, no call of any runtime. TVM has no types for mypy: an
+expression or a variable of TIR is `Expr` here, a buffer `Buffer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
@@ -24,41 +25,56 @@ PrimFunc: TypeAlias = tirx.PrimFunc
 LANES = 8
 """Floats in a vector: AVX2's width; a narrower CPU takes two instructions for it."""
 
+_ENDLESS = 1 << 48
+"""Elements: more than any memory has, and few enough to count their bytes in 64 bits."""
 _ROUNDING = 12582912.0
 """1.5 * 2^23: added to a float32 of magnitude up to 2^22 it leaves the nearest integer in the low bits."""
 _ROUNDING_BITS = 0x4B400000
 
 
 def kernel(name: str, body: Callable[[], None]) -> PrimFunc:
-    """A function named `name`; `body` declares its arguments in order, then its statements."""
+    """A C function `void name(...)`; `body` declares its arguments in order, then its statements."""
     with IRBuilder() as builder:
         with T.prim_func():
             T.func_name(name)
-            T.func_attr({"tirx.is_scheduled": True, "tirx.noalias": True})
+            T.func_attr({"global_symbol": name, "tirx.is_scheduled": True, "tirx.noalias": True})
             body()
         return builder.get()
 
 
-def argument(name: str, shape: Sequence[int | Expr], dtype: str) -> Buffer:
-    """A tensor argument; a variable in its shape takes its value from the first tensor that has it."""
-    return T.match_buffer(T.arg(name, T.handle()), shape, dtype)
+def arguments(**types: str) -> list[Any]:
+    """The kernel's arguments in order: "int64", "float32", or "float32*" and its like, which becomes a buffer of as
+    many elements as the caller knows there are.
+    """
+    found = {name: T.arg(name, _variable(name, kind)) for name, kind in types.items()}
+    pointers = {name: kind.removesuffix("*") for name, kind in types.items() if kind.endswith("*")}
+    buffers = {name: T.decl_buffer((_ENDLESS,), dtype, data=found[name]) for name, dtype in pointers.items()}
+    return list((found | buffers).values())
 
 
-def length() -> Expr:
-    """A dimension known only when the kernel runs."""
-    return T.var("int64", "n")
+def _variable(name: str, kind: str) -> Expr:
+    return T.handle(kind.removesuffix("*")) if kind.endswith("*") else tirx.Var(name, kind)
 
 
 @contextmanager
-def loop(stop: int | Expr, parallel: bool = False) -> Iterator[Expr]:
-    """Rounds 0, 1, ... stop - 1; those of a parallel loop are shared between the runtime's threads."""
-    frame = T.parallel if parallel else T.serial
-    with frame(T.int64(0), T.int64(stop) if isinstance(stop, int) else stop) as index:
+def loop(stop: int | Expr, start: int | Expr = 0) -> Iterator[Expr]:
+    """Rounds start, start + 1, ... stop - 1."""
+    with T.serial(_int64(start), _int64(stop)) as index:
         yield index
 
 
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    with T.If(condition), T.Then():
+        yield
+
+
+def _int64(value: int | Expr) -> Expr:
+    return T.int64(value) if isinstance(value, int) else value
+
+
 def scratch(size: int, dtype: str = "float32") -> Buffer:
-    """Memory of the loop's round that it is declared in: on the stack where it is small."""
+    """A few values of the round that it is declared in: registers, or the stack."""
     return T.alloc_buffer((size,), dtype)
 
 

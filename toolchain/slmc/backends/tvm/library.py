@@ -1,0 +1,82 @@
+"""Build the native library for a triple: kernels by TVM, C by clang, linked, on any machine.
+
+The library knows no model. It has the kernels of every CPU level of its architecture, and takes the best that
+the CPU has when it opens a weight file; see native/slm.h.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from slmc.backends.tvm.link import clang_flags, link
+from slmc.errors import CompileError
+
+NATIVE = Path(__file__).parent / "native"
+_FLAGS = (
+    *("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-math-errno"),
+    *("-D_DEFAULT_SOURCE", "-D_DARWIN_C_SOURCE", "-g0", "-ffunction-sections", "-fno-sanitize=all"),
+)
+
+
+def build_library(triple: str, out: Path) -> None:
+    """Write the shared or static library `out`. The same sources and tools give the same bytes.
+
+    Raises CompileError with what the compiler or linker said.
+    """
+    with TemporaryDirectory() as folder, zig_tools() as zig:
+        link(zig, compile_objects(zig, triple, Path(folder)), triple, out)
+
+
+def compile_objects(zig: Zig, triple: str, folder: Path) -> list[Path]:
+    """Objects of all kernels and C sources, in the folder."""
+    _run([sys.executable, "-m", "slmc.backends.tvm.codegen", triple, str(folder)], triple, "the kernel compiler")
+    sources = [*sorted(NATIVE.glob("*.c")), *sorted(folder.glob("*.s"))]
+    objects = [folder / f"{source.name}.o" for source in sources]
+    flags = [*clang_flags(triple), *_FLAGS, f"-I{folder}", f"-I{NATIVE}"]
+    for source, made in zip(sources, objects, strict=True):
+        zig(["cc", *flags, "-c", str(source), "-o", str(made)], triple)
+    return objects
+
+
+@contextmanager
+def zig_tools() -> Iterator[Zig]:
+    """Runs the tools in the `ziglang` package, with a cache that is gone afterwards."""
+    with TemporaryDirectory() as cache:
+        yield Zig(Path(cache))
+
+
+class Zig:
+    def __init__(self, cache: Path) -> None:
+        self._environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache)}
+
+    def __call__(self, arguments: Sequence[str], where: str) -> None:
+        _run([sys.executable, "-m", "ziglang", *arguments], where, f"zig {arguments[0]}", self._environment)
+
+
+def _run(command: Sequence[str], where: str, name: str, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        raise CompileError(f"{name} {_cause(done.returncode)}\n{_tail(done.stderr)}".rstrip(), where=where)
+
+
+def _cause(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+
+
+def _tail(text: str, lines: int = 20) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])

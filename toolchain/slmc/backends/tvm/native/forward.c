@@ -1,0 +1,275 @@
+/* The decoder: from tokens to logits. */
+#include <math.h>
+#include <string.h>
+
+#include "session.h"
+
+/* Tasks for the pool: about this many for each thread, so that a slow one does fewer. */
+enum { SHARES = 8 };
+
+static int64_t step_of(const slm_session *session, int64_t rounds) {
+  const int64_t step = rounds / (session->threads * SHARES);
+  return step > 0 ? step : 1;
+}
+
+static void run(slm_session *session, pool_work work, void *task, int64_t rounds) {
+  slm_pool_run(session->pool, work, task, rounds, step_of(session, rounds));
+}
+
+/* ---- Embedding ------------------------------------------------------------------------------------------------ */
+
+static float widened(uint16_t bfloat16) {
+  const uint32_t bits = (uint32_t)bfloat16 << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* Row `id` of a packed matrix, see layout.py, times `factor`. */
+static void unpack_row(const struct matrix *matrix, uint32_t group, int32_t id, float factor, float *out) {
+  const int64_t depth = matrix->columns / BLOCK, block_row = id / LANES, channel = id % LANES;
+  const int64_t groups = matrix->columns / group, blocks = group / BLOCK;
+  for (int64_t block = 0; block < depth; block++) {
+    const uint8_t *codes = matrix->codes + (block_row * depth + block) * 32 * matrix->bits;
+    const float scale = widened(matrix->scales[(block_row * groups + block / blocks) * LANES + channel]) * factor;
+    for (int k = 0; k < BLOCK; k++) {
+      const int column = matrix->bits == 4 ? k % 16 : k;
+      const uint8_t byte = codes[column / 4 * 32 + channel * 4 + column % 4];
+      const int code = matrix->bits == 8 ? byte - 128 : (k < 16 ? byte & 15 : byte >> 4) - 8;
+      out[block * BLOCK + k] = (float)code * scale;
+    }
+  }
+}
+
+/* ---- Matrix products ------------------------------------------------------------------------------------------ */
+
+struct product {
+  const slm_session *session;
+  const struct matrix *matrix;
+  float *result;
+  int64_t stride, add, count;
+};
+
+static void multiply(void *context, int64_t first, int64_t last, int worker) {
+  (void)worker;
+  const struct product *p = context;
+  const struct kernels *k = p->session->model->kernels;
+  const struct rows *held = &p->session->held;
+  const int64_t shift = p->session->model->weights.config.group / 64; /* 32, 64, 128 to 0, 1, 2 */
+  MATMUL(kernel) = p->matrix->bits == 4 ? (p->count == 1 ? k->matmul4_one : k->matmul4_many)
+                                        : (p->count == 1 ? k->matmul8_one : k->matmul8_many);
+  kernel(p->matrix->codes, p->matrix->scales, held->values, held->scales, held->offsets, p->matrix->columns / BLOCK,
+         shift, p->result, p->stride, p->add, p->count, first, last);
+}
+
+/* result (+)= what is held · the matrix'. Rows of `result` are as long as the matrix has rows. */
+static void product(slm_session *session, const struct matrix *matrix, float *result, int add, int64_t count) {
+  const struct kernels *k = session->model->kernels;
+  struct product task = {session, matrix, result, matrix->rows, add, count};
+  run(session, multiply, &task, matrix->rows / (count == 1 ? k->one_rows : k->many_rows));
+}
+
+/* ---- Activations ---------------------------------------------------------------------------------------------- */
+
+struct activations {
+  slm_session *session;
+  const float *x, *weights; /* weights of a norm */
+  int64_t columns;
+};
+
+static void normalize(void *context, int64_t first, int64_t last, int worker) {
+  (void)worker;
+  const struct activations *a = context;
+  const slm_model *model = a->session->model;
+  const struct rows *held = &a->session->held;
+  model->kernels->normalized(a->x, a->weights, held->values, held->scales, held->offsets, a->columns / BLOCK,
+                             model->weights.config.rms_eps, first, last);
+}
+
+static void gate(void *context, int64_t first, int64_t last, int worker) {
+  (void)worker;
+  const struct activations *a = context;
+  const slm_model *model = a->session->model;
+  const struct rows *held = &a->session->held;
+  (model->weights.config.gate == GATE_SILU ? model->kernels->gated_silu : model->kernels->gated_gelu)(
+      a->x, 2 * a->columns, held->values, held->scales, held->offsets, a->columns / BLOCK, first, last);
+}
+
+static void copy(void *context, int64_t first, int64_t last, int worker) {
+  (void)worker;
+  const struct activations *a = context;
+  const struct rows *held = &a->session->held;
+  a->session->model->kernels->copied(a->x, held->values, held->scales, held->offsets, a->columns / BLOCK, first, last);
+}
+
+static void hold(slm_session *session, pool_work work, const float *x, const float *weights, int64_t columns,
+                 int64_t count) {
+  struct activations task = {session, x, weights, columns};
+  run(session, work, &task, count);
+}
+
+static float rms_factor(const float *x, int64_t count, float epsilon) {
+  float sum = 0;
+  for (int64_t i = 0; i < count; i++)
+    sum += x[i] * x[i];
+  return 1 / sqrtf(sum / (float)count + epsilon);
+}
+
+/* x += RMSNorm(branch) * weights. */
+static void add_normalized(slm_session *session, const float *weights, int64_t count) {
+  const struct config *c = &session->model->weights.config;
+  for (int64_t row = 0; row < count; row++) {
+    const float *branch = session->branch + row * c->hidden_size;
+    float *x = session->x + row * c->hidden_size;
+    const float factor = rms_factor(branch, c->hidden_size, c->rms_eps);
+    for (uint32_t i = 0; i < c->hidden_size; i++)
+      x[i] += branch[i] * factor * weights[i];
+  }
+}
+
+/* x += what is held · the matrix', normalized before where the layer says so. */
+static void add_branch(slm_session *session, const struct matrix *matrix, const float *post_norm, int64_t count) {
+  if (!post_norm) {
+    product(session, matrix, session->x, 1, count);
+    return;
+  }
+  product(session, matrix, session->branch, 0, count);
+  add_normalized(session, post_norm, count);
+}
+
+/* ---- Attention ------------------------------------------------------------------------------------------------ */
+
+struct attention {
+  slm_session *session;
+  const struct layer *layer;
+  int64_t layer_index, count;
+};
+
+static void *head_cache(const slm_session *session, uint8_t *cache, int64_t layer, int64_t head) {
+  const struct config *c = &session->model->weights.config;
+  const int64_t size = session->model->kernels->exact ? 4 : 2;
+  return cache + (layer * c->kv_heads + head) * session->padded_context * c->head_dim * size;
+}
+
+/* A query or key in place: normed where there is a norm, its first elements turned by its position, times `scale`. */
+static void rotate(const slm_session *session, const struct layer *layer, float *head, const float *norm,
+                   int64_t position, float scale) {
+  const struct config *c = &session->model->weights.config;
+  const float factor = norm ? rms_factor(head, c->head_dim, c->rms_eps) : 1;
+  for (uint32_t i = 0; i < c->head_dim; i++)
+    head[i] *= norm ? factor * norm[i] * scale : scale;
+  if (layer->rope == NO_ROPE)
+    return;
+  const struct rope *rope = &session->model->weights.ropes[layer->rope];
+  const int64_t half = c->rotary_dim / 2;
+  const float *cosines = rope->cosines + position * half, *sines = rope->sines + position * half;
+  for (int64_t i = 0; i < half; i++) {
+    const float left = head[i], right = head[i + half];
+    head[i] = left * cosines[i] - right * sines[i];
+    head[i + half] = right * cosines[i] + left * sines[i];
+  }
+}
+
+/* Rows of queries and keys, in place, and the keys and values into the cache. */
+static void place(void *context, int64_t first, int64_t last, int worker) {
+  (void)worker;
+  const struct attention *a = context;
+  slm_session *session = a->session;
+  const struct config *c = &session->model->weights.config;
+  for (int64_t row = first; row < last; row++) {
+    float *queries = session->qkv + row * a->layer->qkv.rows, *keys = queries + c->heads * c->head_dim;
+    float *values = keys + c->kv_heads * c->head_dim;
+    const int64_t position = session->position + row;
+    for (uint32_t head = 0; head < c->heads; head++)
+      rotate(session, a->layer, queries + head * c->head_dim, a->layer->q_norm, position, c->attention_scale);
+    for (uint32_t head = 0; head < c->kv_heads; head++) {
+      rotate(session, a->layer, keys + head * c->head_dim, a->layer->k_norm, position, 1);
+      session->model->kernels->append(keys + head * c->head_dim, values + head * c->head_dim,
+                                      head_cache(session, session->keys, a->layer_index, head),
+                                      head_cache(session, session->values, a->layer_index, head), c->head_dim,
+                                      position);
+    }
+  }
+}
+
+/* One tile: up to `queries` of those that share a head of keys, row by row. */
+static void attend_tile(const struct attention *a, int64_t head, int64_t tile, int worker) {
+  slm_session *session = a->session;
+  const struct config *c = &session->model->weights.config;
+  const struct kernels *k = session->model->kernels;
+  const int64_t shared = c->heads / c->kv_heads, total = a->count * shared, dim = c->head_dim;
+  float *queries = session->per_thread + worker * session->per_thread_floats;
+  float *results = queries + MOST_QUERIES * dim, *scores = results + MOST_QUERIES * dim;
+  int32_t begins[MOST_QUERIES] = {0}, ends[MOST_QUERIES] = {0};
+  int64_t start = session->padded_context, stop = 0;
+  const int64_t base = tile * k->queries, used = total - base < k->queries ? total - base : k->queries;
+  for (int64_t i = 0; i < used; i++) {
+    const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
+    memcpy(queries + i * dim, session->qkv + row * a->layer->qkv.rows + query * dim, (size_t)dim * sizeof *queries);
+    const int64_t end = session->position + row + 1, window = a->layer->window;
+    ends[i] = (int32_t)end;
+    begins[i] = (int32_t)(window && end > window ? end - window : 0);
+    start = begins[i] < start ? begins[i] : start;
+    stop = end > stop ? end : stop;
+  }
+  k->attend(queries, head_cache(session, session->keys, a->layer_index, head),
+            head_cache(session, session->values, a->layer_index, head), begins, ends, scores, session->padded_context,
+            dim, start / LANES * LANES, stop, results);
+  for (int64_t i = 0; i < used; i++) {
+    const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
+    memcpy(session->attended + (row * c->heads + query) * dim, results + i * dim, (size_t)dim * sizeof *results);
+  }
+}
+
+static int64_t tiles_of(const struct attention *a) {
+  const struct config *c = &a->session->model->weights.config;
+  const int64_t queries = a->session->model->kernels->queries;
+  return (a->count * (c->heads / c->kv_heads) + queries - 1) / queries;
+}
+
+static void attend(void *context, int64_t first, int64_t last, int worker) {
+  const struct attention *a = context;
+  const int64_t tiles = tiles_of(a);
+  for (int64_t i = first; i < last; i++)
+    attend_tile(a, i / tiles, i % tiles, worker);
+}
+
+/* ---- Layers --------------------------------------------------------------------------------------------------- */
+
+static void run_layer(slm_session *session, int64_t index, int64_t count) {
+  const struct config *c = &session->model->weights.config;
+  const struct layer *layer = &session->model->weights.layers[index];
+  const int64_t hidden = c->hidden_size, queries = (int64_t)c->heads * c->head_dim;
+
+  hold(session, normalize, session->x, layer->attention_norm, hidden, count);
+  for (int64_t row = 0; layer->qkv_bias && row < count; row++)
+    memcpy(session->qkv + row * layer->qkv.rows, layer->qkv_bias, (size_t)layer->qkv.rows * sizeof *session->qkv);
+  product(session, &layer->qkv, session->qkv, layer->qkv_bias != NULL, count);
+  struct attention task = {session, layer, index, count};
+  run(session, place, &task, count);
+  run(session, attend, &task, c->kv_heads * tiles_of(&task));
+  hold(session, copy, session->attended, NULL, queries, count);
+  add_branch(session, &layer->o, layer->attention_post_norm, count);
+
+  hold(session, normalize, session->x, layer->mlp_norm, hidden, count);
+  product(session, &layer->gate_up, session->gate_up, 0, count);
+  hold(session, gate, session->gate_up, NULL, c->intermediate_size, count);
+  add_branch(session, &layer->down, layer->mlp_post_norm, count);
+}
+
+slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count, int last) {
+  const struct weights *weights = &session->model->weights;
+  const struct config *c = &weights->config;
+  for (int64_t row = 0; row < count; row++)
+    unpack_row(&weights->embedding, c->group, ids[row], c->embedding_scale, session->x + row * c->hidden_size);
+  for (uint32_t layer = 0; layer < weights->layer_count; layer++) {
+    if (atomic_exchange_explicit(&session->cancelled, 0, memory_order_relaxed))
+      return SLM_CANCELLED;
+    run_layer(session, layer, count);
+  }
+  if (!last)
+    return SLM_OK;
+  hold(session, normalize, session->x + (count - 1) * c->hidden_size, weights->norm, c->hidden_size, 1);
+  product(session, &weights->head, session->logits, 0, 1);
+  return SLM_OK;
+}

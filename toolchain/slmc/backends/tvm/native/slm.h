@@ -1,0 +1,128 @@
+/* slm: answers with a small language model that slmc compiled, on the CPU, from one weight file.
+ *
+ *     slm_error error;
+ *     slm_model *model;
+ *     slm_session *session;
+ *     if (slm_open("model.slm", NULL, &model, &error)) { puts(error.text); ... }
+ *     if (slm_session_new(model, NULL, &session, &error)) { ... }
+ *     slm_prefill(session, ids, count);
+ *     const float *logits = slm_logits(session);
+ *
+ * C11. Nothing is global: models and sessions are all there is. A model is read-only and may be shared by
+ * sessions on any threads. A session is used by one thread at a time; slm_cancel alone may come from another.
+ * Memory is taken by slm_open and slm_session_new, none while reading or decoding; no file is ever written.
+ * Token ids are int32_t, logits natural and unnormalised, log-probabilities natural.
+ */
+#ifndef SLM_H
+#define SLM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SLM_API __attribute__((visibility("default")))
+#else
+#define SLM_API
+#endif
+
+/* A program built against a header works with any library of the same major version that is not older. */
+#define SLM_VERSION_MAJOR 1
+#define SLM_VERSION_MINOR 0
+/* Major version << 16 | minor version of the library that was loaded. */
+SLM_API uint32_t slm_version(void);
+
+typedef enum slm_status {
+  SLM_OK = 0,
+  SLM_BAD_ARGUMENT = 1, /* a call that can't be meant so */
+  SLM_NO_FILE = 2,      /* the weight file can't be opened or mapped */
+  SLM_BAD_FILE = 3,     /* it is not a weight file of this version, or is damaged */
+  SLM_BAD_CPU = 4,      /* no kernels for this CPU, or not those asked for */
+  SLM_NO_MEMORY = 5,
+  SLM_CONTEXT_FULL = 6, /* more tokens than the session can hold; nothing was read */
+  SLM_CANCELLED = 7,    /* slm_cancel was called; the session holds what it held before the call */
+  SLM_BAD_NUMBERS = 8   /* the model answered with values that are no numbers */
+} slm_status;
+
+typedef struct slm_error {
+  slm_status status;
+  char text[256]; /* in English, ended by a zero */
+} slm_error;
+
+typedef struct slm_model slm_model;
+typedef struct slm_session slm_session;
+
+/* ---- The model ------------------------------------------------------------------------------------------------ */
+
+typedef struct slm_open_options {
+  int verify;          /* not 0: compare the file with the SHA-256 in its header, which reads all of it */
+  const char *kernels; /* NULL: the best that this CPU has; else a name as slm_model_info tells it */
+} slm_open_options;
+
+typedef struct slm_model_info {
+  int32_t vocab_size;
+  int32_t context;     /* the most tokens that a session can hold */
+  uint64_t file_bytes; /* mapped, shared between processes, dropped by the system under pressure */
+  uint8_t sha256[32];  /* as the file's header has it; binds the model to its bundle */
+  const char *kernels; /* such as "avx2" or "dotprod" */
+} slm_model_info;
+
+/* Map a weight file. `options` and `error` may be NULL. On failure *model is NULL and `error` tells. */
+SLM_API slm_status slm_open(const char *path, const slm_open_options *options, slm_model **model, slm_error *error);
+SLM_API void slm_model_info_get(const slm_model *model, slm_model_info *info);
+/* Name number `index` of the kernels that this library has and this CPU can run, the best first; NULL past the last. */
+SLM_API const char *slm_kernels(size_t index);
+/* After its last session. NULL is allowed. */
+SLM_API void slm_close(slm_model *model);
+
+/* ---- A session: tokens read so far, with their keys and values ------------------------------------------------- */
+
+typedef struct slm_session_options {
+  int32_t context; /* 0: the model's */
+  int32_t threads; /* 0: one. On a phone take as many as there are fast cores: slower ones hold the others up */
+} slm_session_options;
+
+SLM_API slm_status slm_session_new(const slm_model *model, const slm_session_options *options, slm_session **session,
+                                   slm_error *error);
+/* NULL is allowed. */
+SLM_API void slm_session_free(slm_session *session);
+
+/* Read `count` more tokens, at least one. */
+SLM_API slm_status slm_prefill(slm_session *session, const int32_t *ids, size_t count);
+/* Read one more token. */
+SLM_API slm_status slm_decode(slm_session *session, int32_t id);
+
+/* Of the next token after the last that was read, float [vocab_size]; valid until the session's next call. NULL
+ * before the first token, and after slm_rewind or a call that failed. */
+SLM_API const float *slm_logits(const slm_session *session);
+/* The k likeliest next tokens with their log-probabilities, the likeliest first, ties by id. */
+SLM_API slm_status slm_top_k(const slm_session *session, size_t k, int32_t *ids, float *logprobs);
+/* The log-probability of each of `count` continuations of what was read. Continuation i is lengths[i] ids, at least
+ * one, that follow those of i - 1 in `ids`. The session's tokens and logits stay as they are. */
+SLM_API slm_status slm_continuations(slm_session *session, const int32_t *ids, const size_t *lengths, size_t count,
+                                     float *logprobs);
+
+/* How many tokens it holds. */
+SLM_API size_t slm_position(const slm_session *session);
+/* Forget the tokens from `position` on: a prompt's common beginning is read once and kept. */
+SLM_API slm_status slm_rewind(slm_session *session, size_t position);
+/* From any thread: the call that is running, or else the next one that reads tokens, ends with SLM_CANCELLED. */
+SLM_API void slm_cancel(slm_session *session);
+
+typedef struct slm_stats {
+  uint64_t memory_bytes;                          /* that the session took, weights apart */
+  uint64_t prefill_tokens, prefill_nanoseconds;   /* since it was made, of calls that read more than one token */
+  uint64_t decode_tokens, decode_nanoseconds;     /* and of those that read one */
+} slm_stats;
+
+SLM_API void slm_stats_get(const slm_session *session, slm_stats *stats);
+/* What the session's last failed call says; valid until its next call. */
+SLM_API const char *slm_error_text(const slm_session *session);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
