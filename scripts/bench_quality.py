@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,7 +54,6 @@ from slmc.store import Store
 from slmc.target import load_target
 from slmc.validate.statistics import Interval, mean_interval
 
-BUDGET = "4.6 bits"
 GROUP = 32
 EXPORT_LIMIT = 1e-6
 """Nats a token between the merged model in torch and in llama.cpp, both float32."""
@@ -206,11 +205,13 @@ def mlc_bits(architecture: Architecture) -> float:
     return sum(size * each for size, each in sizes) / sum(size for size, _ in sizes)
 
 
-def ours(recipe: LoadedRecipe, store: Store, codec: Codec, reference: Reference) -> Iterator[Measured]:
-    """The recipe with each method, and with the last one a budget too. `auto` would only choose among them."""
+def ours(
+    recipe: LoadedRecipe, store: Store, codec: Codec, reference: Reference, budgets: Sequence[str]
+) -> Iterator[Measured]:
+    """The recipe with each method, and with the last one each budget too. `auto` would only choose among them."""
     methods = [name for name in get_args(Quantization.model_fields["method"].annotation) if name != "auto"]
     asked: dict[str, dict[str, object]] = {f"slmc {name}": {"method": name} for name in methods}
-    asked[f"slmc {methods[-1]}, budget {BUDGET}"] = {"method": methods[-1], "budget": BUDGET}
+    asked |= {f"slmc {methods[-1]}, budget {one}": {"method": methods[-1], "budget": one} for one in budgets}
     for name, changes in asked.items():
         quantization = recipe.recipe.quantization.model_copy(update=changes)
         changed = LoadedRecipe(recipe.folder, recipe.recipe.model_copy(update={"quantization": quantization}))
@@ -290,7 +291,7 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
     model = load(merged.folder, "cpu")
     vocab_size = merged.architecture.vocab_size
     reference = Reference(questions, torch_logits(model, questions), vocab_size, folder / "reference.npy")
-    mine = list(ours(recipe, store, codec, reference))
+    mine = list(ours(recipe, store, codec, reference, options.budget or ["4.6 bits"]))
     theirs = list(peers(merged, reference, folder, options.threads))
     found = mine + theirs
     where = f"{recipe.recipe.name}, {len(questions)} items, {sum(reference.counts)} tokens"
@@ -308,6 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="a recipe's folder")
     parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--budget", action="append", help='such as "4.6 bits", which it is by default; any number')
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every item's figures here")
     parser.add_argument("--markdown", type=Path, help="write the tables here")

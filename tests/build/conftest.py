@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from slmc.pipeline import Built, build
 from slmc.plan import Plan, resolve
 from slmc.recipe import load_recipe
 from slmc.store import Store
-from slmc.target import load_target, targets_folder
+from slmc.target import load_target, native_triples, targets_folder
 
 DEMO = targets_folder().parent / "recipes" / "intent-router"
 LIMIT = 600
@@ -31,3 +33,29 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     plan = resolve(load_recipe(DEMO), load_target("host"))
     store = Store(root / "store")
     return Demo(plan, store, root / "DIST", build(plan, store, root / "DIST", limit=LIMIT))
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This machine's native library, built once for all tests that want one."""
+    from slmc.backends.tvm.library import build_library
+    from slmc.backends.tvm.link import library_name
+
+    [triple] = native_triples(load_target("host"))
+    path = tmp_path_factory.mktemp("library") / library_name(triple)
+    build_library(triple, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def compile_here(host_library: Path) -> Callable[..., None]:
+    """`compile_model` for this machine, its library not built again."""
+    from slmc.backends.tvm.compile import compile_model
+
+    def build(triple: str, path: Path) -> None:
+        shutil.copyfile(host_library, path)
+
+    triples = native_triples(load_target("host"))
+    return lambda model, out, **options: compile_model(
+        model, out, lambda _: None, triples=triples, build=build, **options
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from slmc import target as module
 from slmc.errors import CompileError, InputError, RecipeError
-from slmc.target import host_variant, load_target, target_names, targets_folder
+from slmc.target import load_target, native_triples, target_names, targets_folder
 
 
 def test_every_target_loads_and_is_documented() -> None:
@@ -41,24 +41,23 @@ def test_a_bad_target_file_names_its_key(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("system", "machine", "features", "kernels"),
+    ("system", "machine", "triple"),
     [
-        ("Linux", "x86_64", {"avx2", "fma", "f16c", "sse"}, "avx2"),
-        ("Linux", "x86_64", {"sse"}, "portable"),
-        ("Linux", "aarch64", set(), "portable"),
-        ("Darwin", "arm64", set(), "portable"),
+        ("Linux", "x86_64", "x86_64-linux-gnu"),
+        ("Linux", "aarch64", "aarch64-linux-gnu"),
+        ("Darwin", "arm64", "arm64-apple-macosx13.0"),
     ],
 )
-def test_the_host_variant_follows_the_machine(
-    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, features: set[str], kernels: str
+def test_the_host_is_built_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, triple: str
 ) -> None:
     monkeypatch.setattr(module.platform, "system", lambda: system)
     monkeypatch.setattr(module.platform, "machine", lambda: machine)
-    monkeypatch.setattr(module, "cpu_features", lambda: frozenset(features))
-    assert host_variant(load_target("host")).kernels == kernels
+    assert native_triples(load_target("host")) == (triple,)
+    assert native_triples(load_target("ios")) == ("arm64-apple-ios18.0", "arm64-apple-ios18.0-simulator")
 
 
 def test_a_machine_that_nothing_fits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.platform, "machine", lambda: "riscv64")
     with pytest.raises(CompileError, match="riscv64"):
-        host_variant(load_target("host"))
+        native_triples(load_target("host"))

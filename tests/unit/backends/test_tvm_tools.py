@@ -2,20 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 
 import pytest
-from slmc.backends.tvm.parameters import packed_shape, stored_tensors
 
 from slmc.backends.tvm import tools
-from slmc.backends.tvm.link import library_name, link_arguments
-from slmc.config_json import parse_architecture
+from slmc.backends.tvm.link import System, library_name, system_of
 from slmc.errors import CompileError, MissingToolError
-from slmc.models.compiled import ALIGNMENT
-from slmc.models.decoder import decoder_parameters
-from slmc.names import Bits
-
-from ..conftest import CONFIG
+from slmc.target import load_target, target_names
 
 
 def installed(versions: dict[str, str]) -> Callable[[str], str]:
@@ -52,44 +45,28 @@ def test_the_pair_that_crashes_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("triple", "name", "begins"),
+    ("triple", "name", "system"),
     [
-        ("x86_64-linux-gnu", "model.so", ["ld.lld", "-shared"]),
-        ("aarch64-linux-gnu", "model.so", ["ld.lld", "-shared"]),
-        ("arm64-apple-macosx13.0", "model.dylib", ["cc", "-target", "aarch64-macos.13.0"]),
+        ("x86_64-linux-gnu", "libslm.so", System("x86_64", "linux", "", simulator=False)),
+        ("aarch64-linux-gnu", "libslm.so", System("aarch64", "linux", "", simulator=False)),
+        ("aarch64-linux-android29", "libslm.so", System("aarch64", "android", "", simulator=False)),
+        ("arm64-apple-macosx13.0", "libslm.dylib", System("aarch64", "macos", "13.0", simulator=False)),
+        ("arm64-apple-ios18.0", "libslm.a", System("aarch64", "ios", "18.0", simulator=False)),
+        ("arm64-apple-ios18.0-simulator", "libslm.a", System("aarch64", "ios", "18.0", simulator=True)),
     ],
 )
-def test_the_linker_of_each_system(triple: str, name: str, begins: list[str]) -> None:
+def test_a_triple_says_what_is_built(triple: str, name: str, system: System) -> None:
+    assert system_of(triple) == system
     assert library_name(triple) == name
-    arguments = link_arguments(triple, name)
-    assert arguments[: len(begins)] == begins
-    assert any(name in argument for argument in arguments[len(begins) :])
 
 
-def test_another_system_is_refused() -> None:
-    with pytest.raises(CompileError, match="no way to link"):
-        link_arguments("riscv64-unknown-freebsd", "model.so")
+@pytest.mark.parametrize("triple", ["riscv64-unknown-freebsd", "x86_64-linux-musl", "arm64-apple-tvos18.0", ""])
+def test_another_system_is_refused(triple: str) -> None:
+    with pytest.raises(CompileError, match="no way to build"):
+        system_of(triple)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("group", [32, 64])
-@pytest.mark.parametrize("vocabulary", [1, 300, 1003])
-@pytest.mark.parametrize("heads", [(2, 1, 32), (4, 4, 16), (3, 1, 96)])
-def test_every_stored_tensor_keeps_the_next_one_aligned(
-    heads: tuple[int, int, int], vocabulary: int, group: int, bits: Bits
-) -> None:
-    """The file begins its data aligned, so sizes that are multiples of the alignment keep all of it so."""
-    count, shared, size = heads
-    config = CONFIG | {
-        "model_type": "qwen2",
-        "tie_word_embeddings": False,
-        "vocab_size": vocabulary,
-        "num_attention_heads": count,
-        "num_key_value_heads": shared,
-        "head_dim": size,
-    }
-    architecture = parse_architecture(config, Path("config.json"))
-    matrices = [parameter for parameter in decoder_parameters(architecture) if parameter.is_matrix]
-    shapes = {matrix.name: packed_shape(matrix, group, bits) for matrix in matrices}
-    odd = [tensor.name for tensor in stored_tensors(architecture, shapes, 13) if tensor.size % ALIGNMENT]
-    assert odd == []
+def test_every_target_names_systems_that_can_be_built() -> None:
+    for name in target_names():
+        for build in load_target(name).native:
+            system_of(build.triple)

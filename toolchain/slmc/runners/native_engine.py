@@ -61,7 +61,7 @@ class NativeEngine:
         """`kernels` names a CPU level; `library` is used in place of the folder's own."""
         self._model, self._session = ctypes.c_void_p(), ctypes.c_void_p()
         self._compiled = read_compiled(folder)
-        self._slm = _load(library) if library else open_library(folder, self._compiled)
+        self._slm = load_library(library) if library else open_library(folder, self._compiled)
         error, path = _Error(), folder / WEIGHTS
         options = _OpenOptions(verify=1, kernels=kernels.encode() if kernels else None)
         self._raise(
@@ -176,11 +176,12 @@ def open_library(folder: Path, compiled: CompiledDecoder) -> ctypes.CDLL:
     path = (folder / library.path).resolve()
     if not path.is_file() or digest.of_file(path) != library.sha256:
         raise RunnerError("the compiled library is missing or damaged", where=path, todo="build or copy it again")
-    return _load(path)
+    return load_library(path)
 
 
 @cache
-def _load(path: Path) -> ctypes.CDLL:
+def load_library(path: Path) -> ctypes.CDLL:
+    """A library that is trusted. Raises RunnerError where it is not for this machine, or of another version."""
     try:
         slm = ctypes.CDLL(str(path))
     except OSError as error:
