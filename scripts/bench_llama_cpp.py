@@ -32,9 +32,10 @@ from slmc.checkpoint.reader import open_checkpoint
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import open_quantized
 from slmc.quant.schemes import SCHEMES
-from slmc.target import host_variant, load_target
+from slmc.runners.native_engine import NativeEngine
+from slmc.target import load_target, native_triples
 
-CONTEXT = 1024
+CONTEXT = 4608
 DECODED = 64
 PROMPTS = (128, 512)
 OURS, THEIRS = "slmc", "llama.cpp"
@@ -52,16 +53,14 @@ def build_ours(base: Path, folder: Path) -> Path:
         quantize(merged, SCHEMES["int4-g32"], (), quantized, _ignore)
         made = folder / "artifact.partial"
         made.mkdir()
-        variant = host_variant(load_target("host"))
-        compile_model(open_quantized(quantized), made, _ignore, variant=variant, context=CONTEXT)
+        triples = native_triples(load_target("host"))
+        compile_model(open_quantized(quantized), made, _ignore, triples=triples, context=CONTEXT)
         made.rename(artifact)
     return artifact
 
 
 def run_ours(artifact: Path, threads: int) -> Speeds:
-    from slmc.runners.tvm_engine import TvmEngine
-
-    engine = TvmEngine(artifact, threads)
+    engine = NativeEngine(artifact, threads)
 
     def read(ids: list[int]) -> None:
         engine.extend(ids)
@@ -168,14 +167,12 @@ def bench(options: argparse.Namespace, folder: Path) -> None:
         print(f"round {number + 1}: {json.dumps(rounds[-1])}", file=sys.stderr)
     summary = summarize(rounds)
     system = llama_cpp.llama_print_system_info().decode().strip(" |")
-    variant = host_variant(load_target("host"))
     facts = {
         "shape": options.shape,
         "threads": options.threads,
         "llama_cpp_python": llama_cpp.__version__,
         "llama_cpp_system": system,
-        "slmc_cpu": variant.cpu,
-        "slmc_kernels": variant.kernels,
+        "slmc_kernels": NativeEngine(artifact).kernels,
         "slmc_bytes": sum(path.stat().st_size for path in artifact.iterdir()),
         "gguf_bytes": gguf_file.stat().st_size,
     }
