@@ -109,7 +109,8 @@ def test_a_matmul_adds_integers_exactly(symbols: ctypes.CDLL, level: Level, bits
     scales = np.ones((ROWS // 8, COLUMNS // GROUP, 8), ml_dtypes.bfloat16).view(np.uint16)
     result = np.full((tokens, ROWS), 5, np.float32)
     name = f"slm_{level.name}_matmul{bits}_{'one' if tokens == 1 else 'many'}"
-    tile = level.dot(bits).one_row if tokens == 1 else level.dot(bits).many_rows
+    dot = level.dot(bits, many=tokens > 1)
+    tile = dot.one_row if tokens == 1 else dot.many_rows
     packed = layout.pack_codes(found, bits)
     shift = GROUP // 32 - 1
     last = ROWS // 8 // tile.blocks

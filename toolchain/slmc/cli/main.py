@@ -14,6 +14,7 @@ VERBS = {
     "build": "Build a recipe for a target, and prove that it still works.",
     "plan": "Show what a build would do, how large and how much memory.",
     "validate": "Climb the ladder from the reference to a bundle, and judge it.",
+    "run": "Ask a bundle on this machine; the answer appears as it is written.",
     "bench": "Measure a bundle's prefill and decode speed.",
     "inspect": "Show the tensors, bits and sizes of a bundle or quantized checkpoint.",
     "verify": "Check every file and golden prompt of a bundle.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from slmc.prompt import Codec
 from slmc.runners.answers import Answering, Times
@@ -30,7 +31,7 @@ def answer_all(engine: Engine, workload: Workload, codec: Codec | None, writer: 
     for item in workload.items:
         prompt, model = prompts[item.id], _Timed(engine)
         if isinstance(item, ChooseItem):
-            verdict = _choose(model, prompt, trees[item.choices])
+            verdict = decide(model, prompt, trees[item.choices])
             writer.answer(answering.chosen(item, prompt, verdict, model.times))
         elif isinstance(item, ScoreItem):
             writer.answer(answering.scored(item, prompt, _score(model, prompt, item), model.times))
@@ -64,8 +65,18 @@ class _Timed:
         self._engine.rewind(position)
 
 
-def _choose(model: _Timed, prompt: Ids, root: Branch) -> Verdict:
-    """Search with one engine: step back to where the wanted path leaves the last one, and on from there."""
+class Stepping(Protocol):
+    """What an engine and its like can do."""
+
+    def extend(self, ids: Sequence[int]) -> Logits: ...
+
+    def rewind(self, position: int) -> None: ...
+
+
+def decide(model: Stepping, prompt: Ids, root: Branch) -> Verdict:
+    """Which of the choices after a prompt. The model holds nothing before.
+
+    Searches with one engine: step back to where the wanted path leaves the last one, and on from there."""
     steps = search(root)
     held: Ids | None = None
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from slmc.backends.tvm.kernels.activations import copied, gated, gelu_tanh, normalized, silu
 from slmc.backends.tvm.kernels.attention import append, attend
-from slmc.backends.tvm.kernels.dots import Dot, Float, Neon, PairsInt4, PairsInt8, Tile, Vnni
+from slmc.backends.tvm.kernels.dots import Dot, Float, Neon, NeonMatrix, PairsInt4, PairsInt8, Tile, Vnni
 from slmc.backends.tvm.kernels.formats import TILE_ROWS, Format
 from slmc.backends.tvm.kernels.matmul import matmul
 from slmc.backends.tvm.kernels.tir import PrimFunc
@@ -29,6 +29,8 @@ class Level:
     """LLVM's, beyond the CPU's."""
     dots: tuple[Dot, Dot]
     """For weights of 4 and of 8 bits; they take activations alike."""
+    dots_of_many: tuple[Dot, Dot]
+    """The same for many rows of activations."""
     queries: int
     """That one call of attention takes."""
     cache: str
@@ -38,8 +40,8 @@ class Level:
     def format(self) -> Format:
         return self.dots[0].activations
 
-    def dot(self, bits: Bits) -> Dot:
-        return next(dot for dot in self.dots if dot.bits == bits)
+    def dot(self, bits: Bits, many: bool) -> Dot:
+        return next(dot for dot in (self.dots_of_many if many else self.dots) if dot.bits == bits)
 
     def kernels(self) -> list[PrimFunc]:
         def named(kernel: str) -> str:
@@ -54,55 +56,40 @@ class Level:
             append(named("append"), self.cache),
             attend(named("attend"), self.cache, self.queries),
         ]
-        for dot in self.dots:
-            for many in (False, True):
-                found.append(matmul(named(f"matmul{dot.bits}_{'many' if many else 'one'}"), dot, many))
+        found += [matmul(named(f"matmul{dot.bits}_one"), dot, many=False) for dot in self.dots]
+        found += [matmul(named(f"matmul{dot.bits}_many"), dot, many=True) for dot in self.dots_of_many]
         return found
 
 
+def _level(
+    name: str,
+    machine: str,
+    cpu: str,
+    dots: tuple[Dot, Dot],
+    queries: int,
+    features: tuple[str, ...] = (),
+    dots_of_many: tuple[Dot, Dot] | None = None,
+) -> Level:
+    cache = "float32" if dots[0].activations.activations == "float32" else "float16"
+    return Level(name, machine, cpu, features, dots, dots_of_many or dots, queries, cache)
+
+
 _SIXTEEN_REGISTERS, _THIRTY_TWO_REGISTERS = Tile(TILE_ROWS, blocks=1, ahead=8), Tile(TILE_ROWS, blocks=4, ahead=8)
-_FLOAT = (Float(4), Float(8))
+_FLOAT, _NEON = (Float(4), Float(8)), (Neon(4), Neon(8))
+_PAIRS = (PairsInt4(), PairsInt8())
+_VNNI = (Vnni(4, _SIXTEEN_REGISTERS), Vnni(8, _SIXTEEN_REGISTERS))
+_WIDE_VNNI = (Vnni(4, _THIRTY_TWO_REGISTERS), Vnni(8, _THIRTY_TWO_REGISTERS))
+_MATRIX = (NeonMatrix(4), NeonMatrix(8))
 
 LEVELS = (
-    Level(
-        name="avx512vnni",
-        machine="x86_64",
-        cpu="cascadelake",
-        features=(),
-        dots=(Vnni(4, _THIRTY_TWO_REGISTERS), Vnni(8, _THIRTY_TWO_REGISTERS)),
-        queries=8,
-        cache="float16",
-    ),
-    Level(
-        name="avxvnni",
-        machine="x86_64",
-        cpu="alderlake",
-        features=(),
-        dots=(Vnni(4, _SIXTEEN_REGISTERS), Vnni(8, _SIXTEEN_REGISTERS)),
-        queries=4,
-        cache="float16",
-    ),
-    Level(
-        name="avx2",
-        machine="x86_64",
-        cpu="x86-64-v3",
-        features=(),
-        dots=(PairsInt4(), PairsInt8()),
-        queries=4,
-        cache="float16",
-    ),
-    Level(name="avx2_exact", machine="x86_64", cpu="x86-64-v3", features=(), dots=_FLOAT, queries=4, cache="float32"),
-    Level(name="sse2_exact", machine="x86_64", cpu="x86-64", features=(), dots=_FLOAT, queries=4, cache="float32"),
-    Level(
-        name="dotprod",
-        machine="aarch64",
-        cpu="generic",
-        features=("+dotprod",),
-        dots=(Neon(4), Neon(8)),
-        queries=8,
-        cache="float16",
-    ),
-    Level(name="neon_exact", machine="aarch64", cpu="generic", features=(), dots=_FLOAT, queries=8, cache="float32"),
+    _level("avx512vnni", "x86_64", "cascadelake", _WIDE_VNNI, queries=8),
+    _level("avxvnni", "x86_64", "alderlake", _VNNI, queries=4),
+    _level("avx2", "x86_64", "x86-64-v3", _PAIRS, queries=4),
+    _level("avx2_exact", "x86_64", "x86-64-v3", _FLOAT, queries=4),
+    _level("sse2_exact", "x86_64", "x86-64", _FLOAT, queries=4),
+    _level("i8mm", "aarch64", "generic", _NEON, queries=8, features=("+dotprod", "+i8mm"), dots_of_many=_MATRIX),
+    _level("dotprod", "aarch64", "generic", _NEON, queries=8, features=("+dotprod",)),
+    _level("neon_exact", "aarch64", "generic", _FLOAT, queries=8),
 )
 
 

@@ -94,27 +94,31 @@ class _Product:
 
     def _add_column(self, sums: Buffer, block: Expr, row: Expr, column: Expr) -> None:
         """Add the products of one block of columns."""
-        tiles = [(i, j) for i in range(self.tile.rows) for j in range(self.tile.blocks)]
+        dot = self.dot
+        tiles = [(i, j) for i in range(0, self.tile.rows, dot.rows) for j in range(self.tile.blocks)]
         size = VECTOR * self.dot.bits
         starts = [let(((block + j) * self.rows.depth + column) * size) for j in range(self.tile.blocks)]
         for start in starts:
             for line in range(0, size, _LINE):
                 prefetch(self.codes, start + self.tile.ahead * size + line)
-        totals = {(i, j): self.dot.start(self.rows, row + i, column) for i, j in tiles}
-        for v in range(self.dot.bits):
-            vectors = [self.codes[lanes(start + v * VECTOR, VECTOR)] for start in starts]
-            weights = [self.dot.split(let(vector)) for vector in vectors]
+        totals = {(i, j): let(dot.start(self.rows, row + i, column)) for i, j in tiles}
+        for v in range(0, dot.bits, dot.vectors):
+            weights = [dot.split([self._vector(start, v + k) for k in range(dot.vectors)]) for start in starts]
             for i, j in tiles:
                 total = totals[i, j]
-                for half, four in enumerate(weights[j]):
-                    first = self.rows.value(row + i, column * BLOCK + half * 16 + v * 4)
-                    total = self.dot.multiply(total, four, self.rows, first)
+                for half, some in enumerate(weights[j]):
+                    place = column * BLOCK + half * 16 + v * 4
+                    firsts = [self.rows.value(row + i + k, place) for k in range(dot.rows)]
+                    total = dot.multiply(total, some, self.rows, firsts)
                 totals[i, j] = let(total)
         groups = let(T.shift_right(self.rows.depth, self.scale_shift))
         group = let(T.shift_right(column, self.scale_shift))
         for j in range(self.tile.blocks):
             scale = let(widen_bfloat16(self.scales[lanes(((block + j) * groups + group) * LANES)]))
-            for i in range(self.tile.rows):
-                slot = lanes(self.slot(i, j))
-                product = self.dot.finish(totals[i, j], self.rows, row + i, column) * scale
-                store(sums, sums[slot] + product, slot)
+            for i in range(0, self.tile.rows, dot.rows):
+                for k, product in enumerate(dot.finish(totals[i, j], self.rows, row + i, column)):
+                    slot = lanes(self.slot(i + k, j))
+                    store(sums, sums[slot] + product * scale, slot)
+
+    def _vector(self, start: Expr, v: int) -> Expr:
+        return let(self.codes[lanes(start + v * VECTOR, VECTOR)])

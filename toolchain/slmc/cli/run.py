@@ -1,0 +1,96 @@
+"""`slmc run`: ask a bundle on this machine, as an app would."""
+
+from __future__ import annotations
+
+import math
+import string
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from slmc.bundle.manifest import Manifest
+from slmc.bundle.verify import verify
+from slmc.cli.common import as_json, bundle_argument, print_json
+from slmc.console import err
+from slmc.errors import InputError
+from slmc.prompt import Codec
+from slmc.recipe import Classify
+from slmc.runners.choose import tree
+from slmc.runners.loop import decide
+from slmc.runners.native_engine import NativeEngine
+from slmc.runners.stream import written
+
+
+@click.command("run")
+@bundle_argument
+@click.argument("text", required=False)
+@click.option("--field", "fields", multiple=True, metavar="NAME=TEXT", help="Where the prompt has several fields.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@as_json
+def command(bundle: Path, text: str | None, fields: Sequence[str], threads: int, as_json: bool) -> None:
+    """Put TEXT into BUNDLE's prompt and print the answer: a label with its probability, or text as it is written."""
+    manifest = verify(bundle)
+    if manifest.backend != "tvm":
+        raise InputError(f"slmc run asks bundles of backend tvm; this one is of {manifest.backend}", where=bundle)
+    codec = Codec.open(bundle / manifest.tokenizer)
+    _, prompt = codec.prompt(_fields(codec, text, fields))
+    engine = NativeEngine(bundle / manifest.artifact, threads)
+    start = time.perf_counter()
+    if isinstance(manifest.recipe.task, Classify):
+        answer = _choose(engine, codec, prompt, manifest)
+        if not as_json:
+            click.echo(f"{answer['label']}  {answer['probability']:.3f}")
+    else:
+        answer = _write(engine, codec, prompt, manifest.recipe.task.max_tokens, quiet=as_json)
+    answer |= {"milliseconds": (time.perf_counter() - start) * 1000, "prompt_tokens": len(prompt)}
+    if as_json:
+        print_json(answer)
+        return
+    if answer.get("abstain"):
+        err.print("[yellow]abstain:[/] the probability is below the bundle's threshold")
+    err.print(f"[dim]{len(prompt)} tokens read, {answer['milliseconds']:.1f} ms, {engine.kernels}[/]")
+
+
+def _fields(codec: Codec, text: str | None, given: Sequence[str]) -> Mapping[str, str]:
+    """What the prompt's placeholders stand for. Raises InputError naming those that are missing or not there."""
+    wanted = [name for _, name, _, _ in string.Formatter().parse(codec.format.message) if name]
+    found = dict(one.partition("=")[::2] for one in given)
+    if text is not None:
+        [only, *others] = [name for name in wanted if name not in found] or [""]
+        if not only or others:
+            raise InputError("the text has no one place in the prompt", expected=_usage(wanted))
+        found[only] = text
+    if set(found) != set(wanted):
+        raise InputError(f"the prompt is made of {', '.join(wanted)}", expected=_usage(wanted))
+    return found
+
+
+def _usage(wanted: Sequence[str]) -> str:
+    return "TEXT" if len(wanted) == 1 else " ".join(f"--field {name}=..." for name in wanted)
+
+
+def _choose(engine: NativeEngine, codec: Codec, prompt: Sequence[int], manifest: Manifest) -> dict[str, object]:
+    root = tree([tuple(codec.answer(label)) for label in manifest.labels])
+    verdict = decide(engine, tuple(prompt), root)
+    probability = math.exp(verdict.logprobs[verdict.choice])
+    abstain = manifest.confidence.abstain if manifest.confidence else None
+    limit = abstain.threshold if abstain else None
+    return {
+        "label": manifest.labels[verdict.choice],
+        "probability": probability,
+        # No threshold in a fitted rule means that none was good enough.
+        "abstain": bool(abstain) and (limit is None or probability < limit),
+    }
+
+
+def _write(engine: NativeEngine, codec: Codec, prompt: Sequence[int], most: int, quiet: bool) -> dict[str, object]:
+    pieces = []
+    for piece in written(engine, codec, prompt, most):
+        pieces.append(piece)
+        if not quiet:
+            click.echo(piece, nl=False)
+    if not quiet:
+        click.echo()
+    return {"text": "".join(pieces)}
