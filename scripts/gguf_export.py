@@ -23,9 +23,13 @@ F32 = gguf.GGMLQuantizationType.F32
 def write_gguf(checkpoint: Path, path: Path, *, context: int, matrices: gguf.GGMLQuantizationType = F32) -> Path:
     """Write the checkpoint's tensors: matrices in the type asked for, vectors in float32.
 
-    Raises CheckpointError for a folder that is no checkpoint, SystemExit for a rope that llama.cpp can't run.
+    Raises CheckpointError for a folder that is no checkpoint, SystemExit for a family that is not written here, or a
+    rope that llama.cpp can't run.
     """
     architecture = open_checkpoint(checkpoint).architecture
+    if architecture.family not in KINDS:
+        raise SystemExit(f"no way to write {architecture.family} as GGUF; there is for {', '.join(KINDS)}")
+    factors = rope_factors(architecture) if architecture.ropes[0].scaling else None
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, architecture.family, use_temp_file=True)
     add_facts(writer, architecture, context)
@@ -36,8 +40,8 @@ def write_gguf(checkpoint: Path, path: Path, *, context: int, matrices: gguf.GGM
                 writer.add_tensor(name, gguf.quants.quantize(values, matrices), raw_dtype=matrices)
             else:
                 writer.add_tensor(name, values)
-    if architecture.rope.scaling:
-        writer.add_tensor("rope_freqs.weight", rope_factors(architecture))
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", factors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -91,11 +95,11 @@ def _is_turned(spec: TensorSpec, architecture: Architecture) -> bool:
 
 def rope_factors(architecture: Architecture) -> Float32:
     """What llama.cpp divides each rope frequency by: float32 [head_dim / 2], Llama 3's scaling written out."""
-    scaling = architecture.rope.scaling
-    if architecture.family != "llama" or scaling is None:
-        raise SystemExit(f"llama.cpp has no llama3 rope scaling for {architecture.family}")
+    scaling = architecture.ropes[0].scaling
+    if architecture.family != "llama" or not isinstance(scaling, Llama3Scaling):
+        raise SystemExit(f"no way to write this rope scaling as GGUF for {architecture.family}: {scaling}")
     exponents = np.arange(0, architecture.head_dim, 2) / architecture.head_dim
-    wavelengths = 2 * math.pi * architecture.rope.theta**exponents
+    wavelengths = 2 * math.pi * architecture.ropes[0].theta ** exponents
     return np.array([_factor(length, scaling) for length in wavelengths], np.float32)
 
 
@@ -120,7 +124,7 @@ def add_facts(writer: gguf.GGUFWriter, architecture: Architecture, context: int)
     writer.add_key_length(architecture.head_dim)
     writer.add_value_length(architecture.head_dim)
     writer.add_rope_dimension_count(architecture.head_dim)
-    writer.add_rope_freq_base(architecture.rope.theta)
+    writer.add_rope_freq_base(architecture.ropes[0].theta)
     writer.add_layer_norm_rms_eps(architecture.rms_eps)
     writer.add_vocab_size(architecture.vocab_size)
     writer.add_tokenizer_model("no_vocab")

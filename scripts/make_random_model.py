@@ -36,6 +36,14 @@ CHAT_TEMPLATE = (
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rms_norm_eps": 1e-5}
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rms_norm_eps": 1e-6}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rms_norm_eps": 1e-6}
+GEMMA3 = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "rms_norm_eps": 1e-6,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rms_norm_eps": 1e-5, "pad_token_id": None}
+SMOLLM3 = {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "rms_norm_eps": 1e-6, "pad_token_id": None}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -93,6 +101,64 @@ SHAPES: Mapping[str, Mapping[str, object]] = {
         "max_position_embeddings": 32768,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
     },
+    "smollm2-135m": LLAMA
+    | {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+    },
+    "smollm3-3b": SMOLLM3
+    | {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "no_rope_layer_interval": 4,
+        "max_position_embeddings": 65536,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5000000.0},
+    },
+    "gemma-3-1b": GEMMA3
+    | {
+        "vocab_size": 262144,
+        "hidden_size": 1152,
+        "intermediate_size": 6912,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 512,
+        "sliding_window_pattern": 6,
+        "max_position_embeddings": 32768,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+    },
+    "phi-4-mini": PHI3
+    | {
+        "vocab_size": 200064,
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "sliding_window": 262144,
+        "max_position_embeddings": 131072,
+        "original_max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0] * 48,
+            "long_factor": [1.0] * 48,
+        },
+    },
     "tiny": LLAMA
     | {
         "vocab_size": 512,
@@ -123,11 +189,12 @@ def write_model(folder: Path, shape: str) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end}) + "\n")
     write_tokenizer(folder)
-    specs = list(parse_architecture(config, path).tensors())
+    architecture = parse_architecture(config, path)
+    specs = list(architecture.tensors())
     random = np.random.Generator(np.random.SFC64(SEED))
     with CheckpointWriter(folder, [TensorFormat(spec.name, "BF16", spec.shape) for spec in specs]) as writer:
         for spec in specs:
-            for block in random_blocks(spec, random):
+            for block in random_blocks(spec, random, norms=1 - architecture.norm_offset):
                 writer.write(spec.name, block)
 
 
@@ -155,12 +222,12 @@ def write_adapter(base: Path, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def random_blocks(spec: TensorSpec, random: np.random.Generator) -> Iterator[npt.NDArray[np.generic]]:
-    """The tensor's rows as bf16: norms around one, all else around zero."""
+def random_blocks(spec: TensorSpec, random: np.random.Generator, norms: float) -> Iterator[npt.NDArray[np.generic]]:
+    """The tensor's rows as bf16: norms around what leaves their input as it is, all else around zero."""
     for start, stop in row_blocks(spec.shape):
         values = random.standard_normal((stop - start, *spec.shape[1:]), dtype=np.float32)
         values *= SPREAD
-        values += 1.0 if spec.role == "norm" else 0.0
+        values += norms if spec.role == "norm" else 0.0
         yield values.astype(ml_dtypes.bfloat16)
 
 

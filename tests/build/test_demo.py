@@ -145,13 +145,13 @@ def test_the_verbs_on_a_bundle(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_a_damaged_bundle_is_not_judged(demo: Demo, tmp_path: Path) -> None:
-    weights = demo.built.bundle / "model" / "weights.safetensors"
+    weights = demo.built.bundle / "model" / "model.slm"
     original = weights.read_bytes()
     try:
         weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
         done = slmc("validate", demo.built.bundle, "--recipe", DEMO, cwd=tmp_path)
         assert done.returncode == BundleError.exit_code
-        assert "weights.safetensors was changed" in done.stderr
+        assert "model.slm was changed" in done.stderr
     finally:
         weights.write_bytes(original)
 

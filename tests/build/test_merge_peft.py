@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +37,21 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-CONFIGS = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
+CONFIGS = {
+    "llama": (transformers.LlamaConfig, {}),
+    "qwen2": (transformers.Qwen2Config, {}),
+    "qwen3": (transformers.Qwen3Config, {"head_dim": 16}),
+    "gemma3_text": (transformers.Gemma3TextConfig, {"head_dim": 16}),
+    "phi3": (transformers.Phi3Config, {"pad_token_id": 0}),
+    "smollm3": (transformers.SmolLM3Config, {"pad_token_id": 0, "no_rope_layers": [1, 0]}),
+}
 EVERY_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def make_base(folder: Path, *, family: str = "llama", tied: bool = False, dtype: str = "float32") -> Path:
     torch.manual_seed(7)
-    more = {"head_dim": 16} if family == "qwen3" else {}
-    config = CONFIGS[family](**SIZES, **more, tie_word_embeddings=tied)
+    kind, more = CONFIGS[family]
+    config = kind(**SIZES, **more, tie_word_embeddings=tied)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     for parameter in model.parameters():  # norms and biases too are nowhere at their first values
         parameter.data += 0.05 * torch.randn_like(parameter)
@@ -94,12 +103,12 @@ LINEAR_KINDS: dict[str, dict[str, object]] = {
     "some layers": {"target_modules": ["q_proj"], "layers_to_transform": [1]},
     "rank patterns": {
         "target_modules": EVERY_LINEAR,
-        "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.(up|gate)_proj": 7, "model.layers.0.self_attn.v_proj": 3},
+        "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.(up|gate)_proj": 7, "model.layers.0.self_attn.o_proj": 3},
         "alpha_pattern": {"^model.layers.0.self_attn.q_proj": 1, "o_proj": 16, "down_proj": 9},
     },
     "rslora": {"target_modules": EVERY_LINEAR, "use_rslora": True, "rank_pattern": {"o_proj": 9}},
     "fan_in_fan_out": {"target_modules": ["q_proj", "down_proj"], "fan_in_fan_out": True},
-    "whole modules": {"target_modules": ["q_proj"], "modules_to_save": ["norm", "mlp", "k_proj"]},
+    "whole modules": {"target_modules": ["o_proj"], "modules_to_save": ["norm", "mlp", "k_proj"]},
     "gaussian": {"target_modules": ["v_proj"], "init_lora_weights": "gaussian"},
     "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
     "embedding, fan_in_fan_out": {"target_modules": ["embed_tokens"], "fan_in_fan_out": True},
@@ -116,11 +125,23 @@ THROUGH_PEFT: dict[str, dict[str, object]] = {
 }
 
 
+def named_as_in(family: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Phi-3 has one linear for q, k and v, and one for gate and up."""
+    if family != "phi3":
+        return dict(options)
+    parted = {r"(\b[qkv]|\(q\|v\))_proj": "qkv_proj", r"(\bgate|\bup|\(up\|gate\))_proj": "gate_up_proj"}
+    text = json.dumps(options)
+    for names, fused in parted.items():
+        text = re.sub(names, fused, text)
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("kind", LINEAR_KINDS | THROUGH_PEFT)
 def test_weights_are_those_of_peft(tmp_path: Path, family: str, kind: str) -> None:
     base = make_base(tmp_path / "base", family=family)
-    adapter = make_adapter(base, tmp_path / "adapter", **(LINEAR_KINDS | THROUGH_PEFT)[kind])
+    adapter = make_adapter(base, tmp_path / "adapter", **named_as_in(family, (LINEAR_KINDS | THROUGH_PEFT)[kind]))
     assert bool(read_adapter_config(adapter).needs_peft) == (kind in THROUGH_PEFT)
     out = merged(base, adapter, tmp_path / "out")
     wanted = adapted(base, adapter).merge_and_unload().state_dict()
@@ -130,11 +151,12 @@ def test_weights_are_those_of_peft(tmp_path: Path, family: str, kind: str) -> No
             assert_close(reader.array(name), wanted[name].numpy())
 
 
+@pytest.mark.parametrize("family", CONFIGS)
 @pytest.mark.parametrize("kind", LINEAR_KINDS | THROUGH_PEFT)
-def test_a_tied_base_answers_as_the_adapter_was_trained(tmp_path: Path, kind: str) -> None:
+def test_a_tied_base_answers_as_the_adapter_was_trained(tmp_path: Path, family: str, kind: str) -> None:
     """Not as peft merges: that adds what is for the embedding to the head as well."""
-    base = make_base(tmp_path / "base", tied=True)
-    adapter = make_adapter(base, tmp_path / "adapter", **(LINEAR_KINDS | THROUGH_PEFT)[kind])
+    base = make_base(tmp_path / "base", family=family, tied=True)
+    adapter = make_adapter(base, tmp_path / "adapter", **named_as_in(family, (LINEAR_KINDS | THROUGH_PEFT)[kind]))
     out = merged(base, adapter, tmp_path / "out")
     assert_close(logits(load_base(out)), logits(adapted(base, adapter)))
     parts = "embedding" in kind or "head" in kind

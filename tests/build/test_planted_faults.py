@@ -36,6 +36,7 @@ from slmc.validate.ladder import Rung, judge
 from slmc.validate.report import Report
 
 from .conftest import LIMIT, Demo
+from .weight_file import Bytes, change_matrix
 
 pytestmark = pytest.mark.build
 
@@ -183,11 +184,10 @@ def test_a_packing_bug_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     """The same off-by-one, but in what the backend packed."""
     bundle = ladder.bundle()
 
-    def shift(tensors: Tensors) -> None:
-        name = "layers.1.down.scales"
-        tensors[name] = np.ascontiguousarray(np.roll(tensors[name], 1, axis=1))
+    def shift(_: Bytes, scales: npt.NDArray[np.uint16]) -> None:
+        scales[...] = np.roll(scales, 1, axis=1)
 
-    change_weights(bundle / "model" / "weights.safetensors", shift)
+    change_matrix(bundle / "model", "layers.1.down", shift)
     report = ladder.judge(bundle=bundle)
     assert blamed(report) == ("compiled", "weights")
     assert "model.layers.1.mlp.down_proj.weight" in str(report.blame)
@@ -198,14 +198,12 @@ def test_a_swapped_head_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     bundle = ladder.bundle()
     rows = ladder.demo.plan.architecture.head_dim // 8  # blocks of eight rows
 
-    def swap(tensors: Tensors) -> None:
-        for name in ("layers.0.qkv.codes", "layers.0.qkv.scales"):
-            found = tensors[name].copy()
-            first, last = slice(0, rows), slice(7 * rows, 8 * rows)
-            found[first], found[last] = tensors[name][last], tensors[name][first]
-            tensors[name] = found
+    def swap(codes: Bytes, scales: npt.NDArray[np.uint16]) -> None:
+        first, last = slice(0, rows), slice(7 * rows, 8 * rows)
+        for part in (codes, scales):
+            part[first], part[last] = part[last].copy(), part[first].copy()
 
-    change_weights(bundle / "model" / "weights.safetensors", swap)
+    change_matrix(bundle / "model", "layers.0.qkv", swap)
     report = ladder.judge(bundle=bundle)
     assert blamed(report) == ("compiled", "weights")
     assert failed(report, "compiled") > {"weights"}  # seen in the answers too
@@ -221,10 +219,10 @@ def test_a_wrong_rope_theta_shows_at_the_compiled_rung(ladder: Ladder) -> None:
     bundle = ladder.bundle()
     shutil.rmtree(bundle / "model")
     (bundle / "model").mkdir()
-    backends.compiler(ladder.demo.plan)(open_quantized(folder), bundle / "model", lambda _: None)
+    backends.compiler(ladder.demo.plan, ladder.demo.store)(open_quantized(folder), bundle / "model", lambda _: None)
     report = ladder.judge(bundle=bundle)
     assert blamed(report) == ("compiled", "weights")
-    assert "rope.cosines" in str(report.blame)
+    assert "ropes.0.cosines" in str(report.blame)
     assert failed(report, "compiled") > {"weights"}  # seen in the answers too
 
 

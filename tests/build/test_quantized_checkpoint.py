@@ -26,13 +26,20 @@ pytestmark = [
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
 VOCABULARY = 96
-CONFIGS = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
+CONFIGS = {
+    "llama": (transformers.LlamaConfig, {}),
+    "qwen2": (transformers.Qwen2Config, {}),
+    "qwen3": (transformers.Qwen3Config, {"head_dim": 32}),
+    "gemma3_text": (transformers.Gemma3TextConfig, {"head_dim": 32}),
+    "phi3": (transformers.Phi3Config, {"pad_token_id": 0}),
+    "smollm3": (transformers.SmolLM3Config, {"pad_token_id": 0}),
+}
 
 
 def make_base(folder: Path, family: str, *, tied: bool) -> transformers.PreTrainedModel:
     torch.manual_seed(7)
-    more = {"head_dim": 32} if family == "qwen3" else {}
-    config = CONFIGS[family](
+    kind, more = CONFIGS[family]
+    config = kind(
         vocab_size=VOCABULARY,
         hidden_size=64,
         intermediate_size=128,

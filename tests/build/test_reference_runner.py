@@ -45,13 +45,25 @@ CUDA = pytest.param(
     "cuda",
     marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: needs a CUDA device")],
 )
-CONFIGS = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
+CONFIGS = {
+    "llama": (transformers.LlamaConfig, {}),
+    "qwen2": (transformers.Qwen2Config, {}),
+    "qwen3": (transformers.Qwen3Config, {}),
+    "gemma3_text": (
+        transformers.Gemma3TextConfig,
+        {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 16},
+    ),
+    "phi3": (transformers.Phi3Config, {"sliding_window": 5, "pad_token_id": 0}),
+    "smollm3": (transformers.SmolLM3Config, {"no_rope_layers": [1, 0], "pad_token_id": 0}),
+}
+"""Windows are shorter than most of the prompts."""
 
 
 def make_model(folder: Path, family: str, *, tied: bool) -> transformers.PreTrainedModel:
     """Random weights, large enough that tokens matter; bfloat16 on disk, and float32 as it is returned."""
     torch.manual_seed(3)
-    config = CONFIGS[family](
+    kind, more = CONFIGS[family]
+    config = kind(
         vocab_size=VOCAB,
         hidden_size=64,
         intermediate_size=128,
@@ -61,6 +73,7 @@ def make_model(folder: Path, family: str, *, tied: bool) -> transformers.PreTrai
         head_dim=16,
         max_position_embeddings=64,
         tie_word_embeddings=tied,
+        **more,
     )
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
     for parameter in model.parameters():
@@ -160,7 +173,8 @@ def check_scores(answer: Scored, item: ScoreItem, model: transformers.PreTrained
         )
 
 
-@pytest.mark.parametrize(("family", "tied"), [("llama", False), ("qwen2", True), ("qwen3", True)])
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("tied", [True, False])
 def test_batches_answer_as_transformers_does_item_by_item(family: str, tied: bool, tmp_path: Path) -> None:
     model = make_model(tmp_path, family, tied=tied)
     workload = ask()

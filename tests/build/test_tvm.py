@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import platform
 import shutil
 import sys
@@ -30,6 +29,8 @@ from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.runners.logprobs import log_softmax
 from slmc.runners.native_engine import NativeEngine, load_library, runnable_kernels
+
+from .weight_file import place_of, reseal
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -308,28 +309,12 @@ def test_a_damaged_artifact_is_told(artifact: Path, tmp_path: Path) -> None:
         NativeEngine(tmp_path / "copy")
 
 
-def place_of(path: Path, tensor: str) -> int:
-    """Where a tensor's bytes begin, found in the table by its name and not by the reader."""
-    whole = path.read_bytes()
-    at = whole.index(b"\0" + tensor.encode() + b"\0") + 1
-    return int.from_bytes(whole[at + 64 : at + 72], "little")
-
-
-def reseal(path: Path, compiled: CompiledDecoder) -> None:
-    """Give a changed weight file the digests that it should have."""
-    whole = path.read_bytes()
-    sealed = hashlib.sha256(whole[64:]).digest()
-    path.write_bytes(whole[:32] + sealed + whole[64:])
-    write_compiled(path.parent, compiled.model_copy(update={"weights_sha256": sealed.hex()}))
-
-
 def test_a_model_that_answers_nonsense_is_told(artifact: Path, tmp_path: Path) -> None:
-    compiled = damaged(artifact, tmp_path / "copy")
-    weights = tmp_path / "copy" / WEIGHTS
-    with weights.open("r+b") as file:
-        file.seek(place_of(weights, "norm"))
+    damaged(artifact, tmp_path / "copy")
+    with (tmp_path / "copy" / WEIGHTS).open("r+b") as file:
+        file.seek(place_of(tmp_path / "copy", "norm").offset)
         file.write(np.full(SMALL["hidden_size"], np.nan, np.float32).tobytes())
-    reseal(weights, compiled)
+    reseal(tmp_path / "copy")
     engine = NativeEngine(tmp_path / "copy")
     with pytest.raises(RunnerError, match="no numbers"):
         engine.extend([1, 2, 3])
@@ -350,7 +335,7 @@ def test_the_weights_read_back_and_a_changed_one_is_named(case: Case, artifact: 
     }
     try:
         for parameter, name in blamed.items():
-            at = place_of(path, parameter)
+            at = place_of(artifact, parameter).offset
             path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
             assert [found for found, same in read_back(case.model, artifact) if not same] == [name]
     finally:

@@ -145,9 +145,11 @@ def check(level: Level, rows: Rows, wanted: npt.NDArray[np.floating]) -> None:
     assert (np.abs(rows.floats()[:TOKENS] - wanted) <= allowed).all()
 
 
+@pytest.mark.parametrize("name", ["few", "many"])
 @pytest.mark.parametrize(("stop", "window"), [(1, 0), (8, 0), (13, 0), (40, 0), (40, 7), (33, 9)])
-def test_attention_sees_what_it_may(symbols: ctypes.CDLL, level: Level, stop: int, window: int) -> None:
+def test_attention_sees_what_it_may(symbols: ctypes.CDLL, level: Level, stop: int, window: int, name: str) -> None:
     dim, context = 32, 48
+    count = level.queries[name == "many"]
     random = np.random.default_rng(3)
     keys, values = np.zeros((context // 8, dim, 8), level.cache), np.full((context, dim), np.nan, level.cache)
     plain = random.standard_normal((2, stop, dim)).astype(np.float32)
@@ -155,13 +157,13 @@ def test_attention_sees_what_it_may(symbols: ctypes.CDLL, level: Level, stop: in
         call(symbols, f"slm_{level.name}_append", plain[0, at].copy(), plain[1, at].copy(), keys, values, dim, at)
     stored = keys.transpose(0, 2, 1).reshape(context, dim)[:stop].astype(np.float32)
     np.testing.assert_allclose(stored, plain[0], rtol=1e-3, atol=1e-3)
-    queries = random.standard_normal((level.queries, dim)).astype(np.float32)
-    ends = np.maximum(1, stop - np.arange(level.queries)).astype(np.int32)
+    queries = random.standard_normal((count, dim)).astype(np.float32)
+    ends = np.maximum(1, stop - np.arange(count)).astype(np.int32)
     begins = np.maximum(0, ends - window).astype(np.int32) if window else np.zeros_like(ends)
-    result, scores = np.zeros_like(queries), np.zeros((level.queries, context), np.float32)
+    result, scores = np.zeros_like(queries), np.zeros((count, context), np.float32)
     start = int(begins.min()) // 8 * 8
     limits = (begins, ends, scores, context, dim, start, int(ends.max()))
-    call(symbols, f"slm_{level.name}_attend", queries, keys, values, *limits, result)
+    call(symbols, f"slm_{level.name}_attend_{name}", queries, keys, values, *limits, result)
     for query, begin, end, found in zip(queries, begins, ends, result, strict=True):
         products = stored[begin:end] @ query
         weights = np.exp(products - products.max())

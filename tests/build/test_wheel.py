@@ -24,6 +24,8 @@ def test_a_wheel_finds_its_targets_and_templates(tmp_path: Path) -> None:
         names = archive.namelist()
         archive.extractall(installed)
     assert "slmc/validate/report.html.j2" in names
+    native = ("slm.h", "session.c", "jni.c", "java/org/slmc/Slm.java", "java/org/slmc/SlmException.java")
+    assert {f"slmc/backends/tvm/native/{name}" for name in native} < set(names)
     assert not [name for name in names if name.endswith(".safetensors")]
     code = "from slmc.target import load_target, target_names; print([load_target(n).name for n in target_names()])"
     done = subprocess.run(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slmc.architecture import CALIBRATED, FAMILIES, Family
 from slmc.config_json import read_architecture
 from slmc.errors import CheckpointError, InputError, RecipeError
 from slmc.forecast import foretell
@@ -14,6 +15,8 @@ from slmc.names import SCHEMES
 from slmc.plan import Options, Plan, resolve
 from slmc.recipe import Quantization, load_recipe
 from slmc.target import load_target
+
+from .configs import CONFIGS
 
 G32 = SCHEMES["int4-g32"]
 
@@ -48,6 +51,43 @@ def test_a_context_longer_than_the_models(recipe_folder: Path) -> None:
     edit(recipe_folder, "context: 64", "context: 129")
     with pytest.raises(RecipeError, match="longer than the model's own 128"):
         plan(recipe_folder)
+
+
+def test_a_context_beyond_which_other_ropes_hold(recipe_folder: Path) -> None:
+    (recipe_folder / "base" / "config.json").write_text(json.dumps(CONFIGS["phi3"]))
+    assert plan(recipe_folder).context.value == 64
+    edit(recipe_folder, "context: 64", "context: 65")
+    with pytest.raises(RecipeError, match="longer than the model's own 64") as caught:
+        plan(recipe_folder)
+    assert "original_max_position_embeddings" in str(caught.value.expected)
+    edit(recipe_folder, "context: 65", "")
+    assert plan(recipe_folder).context.value == 64
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("quantization", "told"),
+    [
+        ("{method: gptq}", "method gptq"),
+        ("{method: tuned}", "method tuned"),
+        ("{method: auto}", "method auto"),
+        ("{budget: 5 bits}", "budget 5 bits"),
+        ("{max_size_mb: 0.5}", "max_size_mb 0.5"),
+    ],
+)
+def test_families_that_calibrated_methods_do_not_know(
+    recipe_folder: Path, family: Family, quantization: str, told: str
+) -> None:
+    (recipe_folder / "base" / "config.json").write_text(json.dumps(CONFIGS[family]))
+    edit(recipe_folder, "credit: ours", "calibration: eval.jsonl, credit: ours")
+    plan(recipe_folder)
+    edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
+    if family in CALIBRATED:
+        plan(recipe_folder)
+        return
+    with pytest.raises(RecipeError, match=f"{told} needs a calibrated method, .* none for {family}") as caught:
+        plan(recipe_folder)
+    assert "method: rtn" in str(caught.value.todo)
 
 
 def test_foretold_bytes_are_those_of_the_layout(recipe_folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Literal
 
 Family = Literal["llama", "qwen2", "qwen3", "gemma3_text", "phi3", "smollm3"]
 FAMILIES: tuple[Family, ...] = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3", "smollm3")
+CALIBRATED: tuple[Family, ...] = ("llama", "qwen2", "qwen3")
+"""Families that the calibrated methods of quantization know the layers of, which must all be alike."""
 Role = Literal["embedding", "head", "linear", "bias", "norm"]
 MATRICES: frozenset[Role] = frozenset({"embedding", "head", "linear"})
 """What is quantized, where nothing keeps it."""
@@ -114,6 +116,12 @@ class Architecture:
     @property
     def layers(self) -> int:
         return len(self.layer_kinds)
+
+    @property
+    def most_context(self) -> int:
+        """Tokens that the ropes hold for as they were read."""
+        limits = [rope.scaling.most_context for rope in self.ropes if isinstance(rope.scaling, FactorScaling)]
+        return min([self.max_context, *(limit for limit in limits if limit is not None)])
 
     @property
     def weights(self) -> int:

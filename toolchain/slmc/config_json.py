@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from slmc.architecture import FAMILIES, Architecture, FactorScaling, Family, LayerKind, Llama3Scaling, Rope
+from slmc.architecture import FAMILIES, Architecture, Family, LayerKind
+from slmc.config_keys import Keys
+from slmc.config_ropes import read_ropes, rope_section
 from slmc.errors import CheckpointError, did_you_mean
 
 
@@ -43,14 +44,13 @@ def read_config(folder: Path) -> dict[str, object]:
 
 
 def parse_architecture(config: Mapping[str, object], path: Path) -> Architecture:
-    keys = _Keys(config, path)
+    keys = Keys(config, path)
     family = _family(keys)
-    _refuse_what_changes_numbers(config, family, path)
+    _refuse_what_changes_numbers(keys, family)
     heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     head_dim = keys.integer("head_dim", hidden // heads)
-    layers, gemma = keys.integer("num_hidden_layers"), family == "gemma3_text"
-    max_context = keys.integer("max_position_embeddings")
-    ropes = _ropes(keys, family, max_context)
+    gemma = family == "gemma3_text"
+    max_context, rotary_dim = keys.integer("max_position_embeddings"), _rotary_dim(keys, family, head_dim)
     scaled = keys.number("query_pre_attn_scalar") if gemma else float(head_dim)
     found = Architecture(
         family=family,
@@ -60,10 +60,10 @@ def parse_architecture(config: Mapping[str, object], path: Path) -> Architecture
         heads=heads,
         kv_heads=keys.integer("num_key_value_heads", heads),
         head_dim=head_dim,
-        rotary_dim=_rotary_dim(keys, family, head_dim),
+        rotary_dim=rotary_dim,
         rms_eps=keys.number("rms_norm_eps"),
-        ropes=ropes,
-        layer_kinds=_layer_kinds(keys, family, layers, len(ropes)),
+        ropes=read_ropes(keys, family, rotary_dim, max_context),
+        layer_kinds=_layer_kinds(keys, family, keys.integer("num_hidden_layers")),
         # What transformers takes a missing key for: its own classes for Gemma and SmolLM3 tie.
         tied=bool(config.get("tie_word_embeddings", gemma or family == "smollm3")),
         qkv_bias=family == "qwen2",
@@ -80,27 +80,36 @@ def parse_architecture(config: Mapping[str, object], path: Path) -> Architecture
     if found.heads % found.kv_heads:
         raise CheckpointError(
             f"{found.heads} attention heads can't share {found.kv_heads} key-value heads evenly",
-            where=f"{path}: num_key_value_heads",
+            where=keys.where("num_key_value_heads"),
         )
     return found
 
 
-def _family(keys: _Keys) -> Family:
+def _family(keys: Keys) -> Family:
     named = keys.text("model_type")
     for family in FAMILIES:
         if family == named:
             return family
+    text = keys.section("text_config")
+    inside = None if text is None else text.values.get("model_type")
     raise CheckpointError(
-        f"unknown architecture {named!r}",
-        where=f"{keys.path}: model_type",
+        f"unknown architecture {named!r}" if text is None else f"{named!r} is a model of more than text",
+        where=keys.where("model_type"),
         expected=f"one of {', '.join(FAMILIES)}",
-        todo=did_you_mean(named, FAMILIES),
+        todo=did_you_mean(named, FAMILIES) if text is None else _TEXT_ALONE.get(str(inside)),
     )
 
 
-def _refuse_what_changes_numbers(config: Mapping[str, object], family: Family, path: Path) -> None:
+_TEXT_ALONE = {
+    "gemma3_text": "save its text model alone, and put the tokenizer's files beside it. With transformers: "
+    'Gemma3ForCausalLM.from_pretrained(whole, key_mapping={"^language_model.model": "model"}).save_pretrained(text)'
+}
+"""How to part the decoder from what else is in a model, by the decoder's own family."""
+
+
+def _refuse_what_changes_numbers(keys: Keys, family: Family) -> None:
     """Options of these families that we do not compute: better refused than wrong."""
-    gemma = family == "gemma3_text"
+    config, gemma = keys.values, family == "gemma3_text"
     act, wanted = ("hidden_activation", "gelu_pytorch_tanh") if gemma else ("hidden_act", "silu")
     refused = {
         act: config.get(act, wanted) != wanted,
@@ -110,6 +119,7 @@ def _refuse_what_changes_numbers(config: Mapping[str, object], family: Family, p
         "partial_rotary_factor": family != "phi3" and config.get("partial_rotary_factor", 1.0) != 1.0,
         # Windows of Qwen and SmolLM3 are written in several ways, and no released model has them.
         "use_sliding_window": bool(config.get("use_sliding_window", False)),
+        "layer_types": family in ("qwen2", "qwen3", "smollm3") and _windows_among(config.get("layer_types")),
         "attn_logit_softcapping": config.get("attn_logit_softcapping") is not None,
         "final_logit_softcapping": config.get("final_logit_softcapping") is not None,
         "use_bidirectional_attention": bool(config.get("use_bidirectional_attention", False)),
@@ -118,158 +128,52 @@ def _refuse_what_changes_numbers(config: Mapping[str, object], family: Family, p
         if present:
             raise CheckpointError(
                 f"{key} = {config[key]!r} is not supported for {family}",
-                where=f"{path}: {key}",
+                where=keys.where(key),
                 todo="use a checkpoint without it",
             )
 
 
-def _layer_kinds(keys: _Keys, family: Family, layers: int, ropes: int) -> tuple[LayerKind, ...]:
+def _windows_among(layer_types: object) -> bool:
+    return isinstance(layer_types, list) and any(kind != "full_attention" for kind in layer_types)
+
+
+def _layer_kinds(keys: Keys, family: Family, layers: int) -> tuple[LayerKind, ...]:
     if family == "gemma3_text":
         window, local = keys.integer("sliding_window"), _gemma_local(keys, layers)
         return tuple(LayerKind(rope=1, window=window) if one else LayerKind(rope=0) for one in local)
     if family == "smollm3":
-        turned = keys.list("no_rope_layers", [(index + 1) % 4 for index in range(layers)], layers)
-        return tuple(LayerKind(rope=0 if one else None) for one in turned)
+        return tuple(LayerKind(rope=0 if turned else None) for turned in _smollm_turned(keys, layers))
     if family == "phi3" and keys.values.get("sliding_window") is not None:
         return (LayerKind(window=keys.integer("sliding_window")),) * layers
     return (LayerKind(),) * layers
 
 
-def _gemma_local(keys: _Keys, layers: int) -> Sequence[bool]:
+def _gemma_local(keys: Keys, layers: int) -> Sequence[bool]:
     """Which layers see a window; before `layer_types` there was a pattern: every so many layers one that sees all."""
     if keys.values.get("layer_types") is None:
         every = keys.integer("sliding_window_pattern", 6)
         return [(index + 1) % every != 0 for index in range(layers)]
-    kinds = keys.list("layer_types", [], layers)
+    kinds = keys.list("layer_types", layers, "layer")
     unknown = set(kinds) - {"sliding_attention", "full_attention"}
     if unknown:
-        raise CheckpointError(f"a layer type {unknown.pop()!r}", where=f"{keys.path}: layer_types")
+        raise CheckpointError(f"a layer type {unknown.pop()!r}", where=keys.where("layer_types"))
     return [kind == "sliding_attention" for kind in kinds]
 
 
-def _rotary_dim(keys: _Keys, family: Family, head_dim: int) -> int:
+def _smollm_turned(keys: Keys, layers: int) -> Sequence[bool]:
+    """Which layers turn queries and keys by their positions."""
+    if keys.values.get("no_rope_layers") is None:
+        every = keys.integer("no_rope_layer_interval", 4)
+        return [(index + 1) % every != 0 for index in range(layers)]
+    return [bool(turned) for turned in keys.list("no_rope_layers", layers, "layer")]
+
+
+def _rotary_dim(keys: Keys, family: Family, head_dim: int) -> int:
     if family != "phi3":
         return head_dim
-    section = keys.values.get("rope_parameters")
-    nested = section.get("partial_rotary_factor") if isinstance(section, dict) else None
-    share = nested if nested is not None else keys.values.get("partial_rotary_factor", 1.0)
-    dim = int(head_dim * share) if isinstance(share, int | float) else 0
-    if dim <= 0 or dim > head_dim or dim % 2:
-        raise CheckpointError(f"partial_rotary_factor is {share!r}", where=keys.path, expected="a share of the head")
+    section = rope_section(keys)
+    holder = section if section.values.get("partial_rotary_factor") is not None else keys
+    dim = int(head_dim * holder.number("partial_rotary_factor", 1.0))
+    if not 0 < dim <= head_dim or dim % 2:
+        raise holder.bad("partial_rotary_factor", f"a share of a head of {head_dim}, an even number of elements")
     return dim
-
-
-def _ropes(keys: _Keys, family: Family, max_context: int) -> tuple[Rope, ...]:
-    """Read `rope_parameters` (transformers 5) or the older `rope_theta` and `rope_scaling`."""
-    config, path = keys.values, keys.path
-    new, old = config.get("rope_parameters"), config.get("rope_scaling")
-    if family == "gemma3_text":
-        return _gemma_ropes(keys, new, old)
-    section = new if isinstance(new, dict) else old if isinstance(old, dict) else {}
-    name = "rope_parameters" if isinstance(new, dict) else "rope_scaling"
-    theta = section.get("rope_theta", config.get("rope_theta"))
-    original = section.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
-    return (
-        _rope(_Keys({**section, "original_max_position_embeddings": original}, path, name + "."), theta, max_context),
-    )
-
-
-def _gemma_ropes(keys: _Keys, new: object, old: object) -> tuple[Rope, ...]:
-    """Of layers that see all, and of those that see a window."""
-    if isinstance(new, dict) and isinstance(new.get("full_attention"), dict):
-        sections = [(new.get(kind), f"rope_parameters.{kind}.") for kind in ("full_attention", "sliding_attention")]
-        read = [_Keys(one if isinstance(one, dict) else {}, keys.path, name) for one, name in sections]
-        return tuple(_rope(one, one.values.get("rope_theta"), None) for one in read)
-    scaling = _Keys(old if isinstance(old, dict) else {}, keys.path, "rope_scaling.")
-    local = _Keys({}, keys.path)
-    return (
-        _rope(scaling, keys.values.get("rope_theta"), None),
-        _rope(local, keys.values.get("rope_local_base_freq"), None),
-    )
-
-
-def _rope(section: _Keys, theta: object, max_context: int | None) -> Rope:
-    if isinstance(theta, bool) or not isinstance(theta, int | float):
-        raise CheckpointError(
-            "no rope_theta", where=section.path, expected="rope_parameters.rope_theta or a top-level rope_theta"
-        )
-    kind = section.values.get("rope_type", section.values.get("type", "default"))
-    if kind == "default":
-        return Rope(float(theta))
-    if kind == "linear":
-        return Rope(float(theta), FactorScaling((section.number("factor"),)))
-    if kind == "longrope" and max_context is not None:
-        return Rope(float(theta), _longrope(section, max_context))
-    if kind == "llama3":
-        return Rope(
-            float(theta),
-            Llama3Scaling(
-                factor=section.number("factor"),
-                low_frequency_factor=section.number("low_freq_factor"),
-                high_frequency_factor=section.number("high_freq_factor"),
-                original_context=section.integer("original_max_position_embeddings"),
-            ),
-        )
-    raise CheckpointError(
-        f"rope type {kind!r} is not supported",
-        where=f"{section.path}: {section.prefix}rope_type",
-        expected="'default', 'linear', 'llama3' or 'longrope'",
-    )
-
-
-def _longrope(section: _Keys, max_context: int) -> FactorScaling:
-    """As transformers computes it (`_compute_longrope_parameters`) for what fits the original context."""
-    original = section.integer("original_max_position_embeddings")
-    factors = section.values.get("short_factor")
-    if not isinstance(factors, list) or not all(isinstance(one, int | float) and one > 0 for one in factors):
-        raise CheckpointError("short_factor is no list of positive numbers", where=f"{section.path}: {section.prefix}")
-    given = section.values.get("attention_factor")
-    longer = max_context / original
-    magnitude = 1.0 if longer <= 1 else math.sqrt(1 + math.log(longer) / math.log(original))
-    return FactorScaling(
-        tuple(map(float, factors)),
-        magnitude=float(given) if isinstance(given, int | float) else magnitude,
-        most_context=original,
-    )
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """Typed access to a JSON object; the error names the file and the key."""
-
-    values: Mapping[str, object]
-    path: Path
-    prefix: str = ""
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.values.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise self._bad(key, value, "a positive integer")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise self._bad(key, value, "a positive number")
-        return float(value)
-
-    def text(self, key: str) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str):
-            raise self._bad(key, value, "a string")
-        return value
-
-    def list(self, key: str, default: Sequence[object], length: int) -> Sequence[object]:
-        value = self.values.get(key)
-        value = default if value is None else value
-        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != length:
-            raise self._bad(key, value, f"a list of {length}, one for each layer")
-        return value
-
-    def _bad(self, key: str, value: object, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.prefix}{key} is {'missing' if value is None else repr(value)}",
-            where=f"{self.path}: {self.prefix}{key}",
-            expected=expected,
-        )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from slmc import __version__, digest
-from slmc.architecture import EMBEDDING, HEAD, Architecture
+from slmc.architecture import CALIBRATED, EMBEDDING, HEAD, Architecture
 from slmc.config_json import read_architecture
 from slmc.errors import InputError, RecipeError
 from slmc.forecast import Forecast, bit_budget, foretell
@@ -31,6 +31,8 @@ DEFAULT_CONTEXT = 512
 Origin = Literal["default", "recipe", "target", "option", "base"]
 Value = TypeVar("Value")
 
+_SOURCES = frozenset({".py", ".c", ".h", ".java"})
+"""Suffixes of slmc's own code, the native library's too."""
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "reference": ("torch", "transformers"),
     "tvm": ("apache-tvm", "apache-tvm-ffi", "ziglang"),
@@ -174,6 +176,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
     _check_bits(recipe, named, bits, backend.value, architecture)
     bit_budget(architecture, named, bits, quantization)  # raises for a limit that can't be met
     _check_method(recipe, options)
+    _check_calibrated(recipe, architecture)
     context = _context(recipe, overrides, architecture)
     _check_context(recipe, context.value, architecture)
     return Plan(
@@ -183,9 +186,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         scheme=scheme,
         context=context,
         triples=native_triples(target) if backend.value == "tvm" else (),
-        activations=Choice("int8", "default")
-        if overrides.activations is None
-        else Choice(overrides.activations, "recipe"),
+        activations=_activations(overrides),
         validate=options.validate,
         architecture=architecture,
         quantization=quantization,
@@ -289,6 +290,19 @@ def _check_method(recipe: LoadedRecipe, options: Options) -> None:
         )
 
 
+def _check_calibrated(recipe: LoadedRecipe, architecture: Architecture) -> None:
+    quantization, family = recipe.recipe.quantization, architecture.family
+    if not quantization.calibrated or family in CALIBRATED:
+        return
+    key = "method" if quantization.method != "rtn" else "budget" if quantization.budget is not None else "max_size_mb"
+    raise RecipeError(
+        f"{key} {getattr(quantization, key)} needs a calibrated method, and there is none for {family} models",
+        where=f"{recipe.folder / 'recipe.yaml'}: quantization.{key}",
+        expected=f"a model of one of the families {', '.join(CALIBRATED)}, or method rtn without a limit",
+        todo="set method: rtn and leave budget and max_size_mb out",
+    )
+
+
 def _activations(overrides: TargetOverrides) -> Choice[Activations]:
     asked = overrides.activations
     return Choice("int8", "default") if asked is None else Choice(asked, "recipe")
@@ -298,15 +312,19 @@ def _context(recipe: LoadedRecipe, overrides: TargetOverrides, architecture: Arc
     asked = overrides.context or recipe.recipe.context
     if asked is not None:
         return Choice(asked, "recipe")
-    return Choice(min(DEFAULT_CONTEXT, architecture.max_context), "default")
+    return Choice(min(DEFAULT_CONTEXT, architecture.most_context), "default")
 
 
 def _check_context(recipe: LoadedRecipe, context: int, architecture: Architecture) -> None:
-    if context > architecture.max_context:
+    most = architecture.most_context
+    if context > most:
+        beyond = "max_position_embeddings"
+        if most < architecture.max_context:
+            beyond = "original_max_position_embeddings: beyond it the model turns positions by other factors, longrope"
         raise RecipeError(
-            f"context {context} is longer than the model's own {architecture.max_context}",
+            f"context {context} is longer than the model's own {most}",
             where=recipe.folder / "recipe.yaml",
-            expected=f"at most {architecture.max_context} (max_position_embeddings)",
+            expected=f"at most {most} ({beyond})",
         )
 
 
@@ -356,5 +374,5 @@ def _version(package: str) -> str:
 @cache
 def code_digest() -> str:
     """Digest of slmc's own sources: a change of the code is a change of what it makes."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    sources = sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in _SOURCES)
     return digest.of_value([__version__, *(digest.of_file(path) for path in sources)])

@@ -89,14 +89,16 @@ def matrices(architecture: Architecture) -> list[tuple[str, ...]]:
 def rope_tables(architecture: Architecture, positions: int) -> list[tuple[Float32, Float32]]:
     """Of each of the architecture's ropes: cosines and sines of the angles, float32 [positions, rotary_dim / 2] each.
 
-    In float32 throughout, as transformers computes them: the model was trained with these roundings.
+    Frequencies and angles are rounded to float32, as transformers has them: the model was trained with these
+    roundings. Powers, cosines and sines are found in float64: numpy's own in float32 are off by more than torch's,
+    and by other amounts on other CPUs.
     """
     return [_table(rope, architecture.rotary_dim, positions) for rope in architecture.ropes]
 
 
 def _table(rope: Rope, dim: int, positions: int) -> tuple[Float32, Float32]:
     half = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    powers = (np.float32(rope.theta) ** half).astype(np.float32)
+    powers = (rope.theta ** half.astype(np.float64)).astype(np.float32)
     magnitude = np.float32(1)
     if isinstance(rope.scaling, FactorScaling) and len(rope.scaling.factors) > 1:
         # longrope multiplies before it takes the reciprocal; "linear" divides after.
@@ -108,8 +110,8 @@ def _table(rope: Rope, dim: int, positions: int) -> tuple[Float32, Float32]:
             frequencies = frequencies / np.float32(rope.scaling.factors[0])
     elif rope.scaling is not None:
         frequencies = _llama3_scaled(frequencies, rope.scaling)
-    angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
-    return np.cos(angles) * magnitude, np.sin(angles) * magnitude
+    angles = (np.arange(positions, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    return np.cos(angles).astype(np.float32) * magnitude, np.sin(angles).astype(np.float32) * magnitude
 
 
 def _llama3_scaled(frequencies: Float32, scaling: Llama3Scaling) -> Float32:

@@ -57,13 +57,23 @@ class Stats(Structure):
 class NativeEngine:
     """A compiled decoder with its cache. Raises RunnerError for a damaged folder, or a call beyond the context."""
 
-    def __init__(self, folder: Path, threads: int = 1, kernels: str | None = None, library: Path | None = None) -> None:
-        """`kernels` names a CPU level; `library` is used in place of the folder's own."""
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 1,
+        kernels: str | None = None,
+        library: Path | None = None,
+        *,
+        verify: bool = True,
+    ) -> None:
+        """`kernels` names a CPU level; `library` is used in place of the folder's own; `verify` reads the whole
+        weight file and holds it against its digest.
+        """
         self._model, self._session = ctypes.c_void_p(), ctypes.c_void_p()
         self._compiled = read_compiled(folder)
         self._slm = load_library(library) if library else open_library(folder, self._compiled)
         error, path = _Error(), folder / WEIGHTS
-        options = _OpenOptions(verify=1, kernels=kernels.encode() if kernels else None)
+        options = _OpenOptions(verify=int(verify), kernels=kernels.encode() if kernels else None)
         self._raise(
             self._slm.slm_open(str(path).encode(), byref(options), byref(self._model), byref(error)), error, path
         )

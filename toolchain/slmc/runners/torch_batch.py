@@ -1,4 +1,8 @@
-"""Many prompts through a torch model at once: padded on the right, continued from their keys and values."""
+"""Many prompts through a torch model at once: padded on the right, continued from their keys and values.
+
+What was read lies on the right of its padding when it is continued: a sliding window reaches back so many slots,
+whatever is in them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ HEAD_ROWS = 128
 
 @dataclass(frozen=True)
 class Past:
-    """What a batch has read. Slots that hold padding are masked, and positions do not count them."""
+    """What a batch has read. Slots that hold padding are masked and before all others; positions do not count them."""
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     """Keys and values, each [batch, key-value heads, slots, head size]."""
@@ -60,8 +64,20 @@ def read(loaded: TorchModel, rows: Sequence[Ids], past: Past | None = None) -> t
         past_key_values=DynamicCache(() if past is None else past.layers),
         use_cache=True,
     )
-    layers = tuple((layer.keys, layer.values) for layer in output.past_key_values.layers)
+    cache, padding = output.past_key_values, len(steps) - counts
+    if padding.any():
+        slots = torch.arange(mask.shape[1], device=loaded.device)
+        order = (slots - padding[:, None]) % len(slots)
+        mask = mask.gather(1, order)
+        for layer in cache.layers:  # in place, so that one layer is there twice and not all of them
+            layer.keys, layer.values = (_ordered(found, order) for found in (layer.keys, layer.values))
+    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
     return output.last_hidden_state, Past(layers, mask, before + counts)
+
+
+def _ordered(found: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Keys or values [batch, heads, slots, size] with each row's slots in the order [batch, slots]."""
+    return found.gather(2, order[:, None, :, None].expand_as(found))
 
 
 def last_logits(loaded: TorchModel, hidden: torch.Tensor, rows: Sequence[Ids]) -> Iterator[Logits]:

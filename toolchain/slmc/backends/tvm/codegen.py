@@ -7,6 +7,7 @@ by which the C side knows the levels.
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -14,6 +15,12 @@ from pathlib import Path
 from slmc.backends.tvm.kernels.levels import Level, levels
 
 HEADER = "slm_levels.h"
+_CONVERSIONS = re.compile(r"\t\.globl\t___(?:truncsfhf2|extendhfsf2)\n.*?\t\.cfi_endproc\n", re.DOTALL)
+"""TVM's functions that convert float16, for Apple's systems, where they don't have a section of their own.
+
+Nothing here calls them. In an app they would stand for the compiler's own of these names, which take their
+argument in another register.
+"""
 
 
 def generate(triple: str, folder: Path) -> None:
@@ -24,7 +31,8 @@ def generate(triple: str, folder: Path) -> None:
         names = [str(kernel.attrs["global_symbol"]) for kernel in level.kernels()]
         # The assembler is told of the extensions that LLVM's own object writer would know of.
         allowed = "".join(f"\t.arch_extension {feature.removeprefix('+')}\n" for feature in level.features)
-        text = allowed + assembly(level, triple) + "".join(f"\t{_hidden(triple, name)}\n" for name in names)
+        kernels = _CONVERSIONS.sub("", assembly(level, triple))
+        text = allowed + kernels + "".join(f"\t{_hidden(triple, name)}\n" for name in names)
         (folder / f"{level.name}.s").write_text(text, encoding="ascii")
     (folder / HEADER).write_text("".join(map(_entry, found)), encoding="ascii")
 
@@ -35,9 +43,11 @@ def _hidden(triple: str, name: str) -> str:
 
 
 def _entry(level: Level) -> str:
-    one, many = level.dots[0].one_row, level.dots[0].many_rows
+    one, many = level.dots[0].one_row, level.dots_of_many[0].many_rows
     exact = int(level.format.activations == "float32")
-    return f"LEVEL({level.name}, {exact}, {level.queries}, {many.blocks * 8}, {one.blocks * 8})\n"
+    few_queries, many_queries = level.queries
+    facts = (level.name, exact, few_queries, many_queries, many.blocks * 8, one.blocks * 8)
+    return f"LEVEL({', '.join(map(str, facts))})\n"
 
 
 def main() -> None:

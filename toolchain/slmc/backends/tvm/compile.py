@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slmc import digest
-from slmc.architecture import Architecture, FactorScaling
+from slmc.architecture import Architecture
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.tvm import layout
 from slmc.backends.tvm.kernels.levels import levels
@@ -49,7 +49,6 @@ def compile_model(
     Raises CompileError for a shape or a kept tensor that the kernels can't hold, and where a compiler fails.
     """
     check_shape(model.architecture, model.folder)
-    _check_context(model.architecture, context)
     paths = package(triples, out, build)
     with QuantizedReader(model.folder) as reader:
         write_weights(reader, context, activations, out / WEIGHTS, advance)
@@ -69,18 +68,6 @@ def check_shape(architecture: Architecture, folder: Path) -> None:
         if size % multiple:
             raise CompileError(
                 f"{name} is {size}", where=folder / "config.json", expected=f"a multiple of {multiple}, for backend tvm"
-            )
-
-
-def _check_context(architecture: Architecture, context: int) -> None:
-    for rope in architecture.ropes:
-        limit = rope.scaling.most_context if isinstance(rope.scaling, FactorScaling) else None
-        if limit is not None and context > limit:
-            raise CompileError(
-                f"a context of {context}: beyond {limit} the model turns positions by other factors (longrope)",
-                where="config.json: rope_parameters",
-                expected=f"at most {limit}",
-                todo="set the recipe's context",
             )
 
 

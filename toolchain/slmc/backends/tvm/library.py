@@ -15,34 +15,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from slmc.backends.tvm.link import clang_flags, link
+from slmc.backends.tvm.link import clang_flags, link, system_of
 from slmc.errors import CompileError
 
 NATIVE = Path(__file__).parent / "native"
+_JAVA = "jni.c"
 _FLAGS = (
     *("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-math-errno"),
     *("-D_DEFAULT_SOURCE", "-D_DARWIN_C_SOURCE", "-g0", "-ffunction-sections", "-fno-sanitize=all"),
+    # arm64 would round a product and a sum once, x86-64 twice: so a phone's logits are this machine's, to the bit.
+    "-ffp-contract=off",
 )
 
 
-def build_library(triple: str, out: Path) -> None:
+def build_library(triple: str, out: Path, *, java: bool = False) -> None:
     """Write the shared or static library `out`. The same sources and tools give the same bytes.
+
+    With `java`, and for Android always, it has the native methods of org.slmc.Slm too.
 
     Raises CompileError with what the compiler or linker said.
     """
     with TemporaryDirectory() as folder, zig_tools() as zig:
-        link(zig, compile_objects(zig, triple, Path(folder)), triple, out)
+        link(zig, compile_objects(zig, triple, Path(folder), java=java), triple, out)
 
 
-def compile_objects(zig: Zig, triple: str, folder: Path) -> list[Path]:
+def compile_objects(zig: Zig, triple: str, folder: Path, *, java: bool = False) -> list[Path]:
     """Objects of all kernels and C sources, in the folder."""
     _run([sys.executable, "-m", "slmc.backends.tvm.codegen", triple, str(folder)], triple, "the kernel compiler")
-    sources = [*sorted(NATIVE.glob("*.c")), *sorted(folder.glob("*.s"))]
+    sources = [*_c_sources(java or system_of(triple).name == "android"), *sorted(folder.glob("*.s"))]
     objects = [folder / f"{source.name}.o" for source in sources]
     flags = [*clang_flags(triple), *_FLAGS, f"-I{folder}", f"-I{NATIVE}"]
     for source, made in zip(sources, objects, strict=True):
         zig(["cc", *flags, "-c", str(source), "-o", str(made)], triple)
     return objects
+
+
+def _c_sources(java: bool) -> list[Path]:
+    return [source for source in sorted(NATIVE.glob("*.c")) if java or source.name != _JAVA]
 
 
 @contextmanager

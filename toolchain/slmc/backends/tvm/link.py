@@ -124,20 +124,31 @@ def link(zig: Zig, objects: Sequence[Path], triple: str, library: Path) -> None:
         with TemporaryDirectory() as folder:
             needed = _stand_ins(zig, system, triple, Path(folder))
             options = ["-shared", "--strip-all", "--build-id=none", "--gc-sections", "-z", "noexecstack", "-z", "defs"]
-            options += ["-z", f"max-page-size={PAGE_BYTES}", "-z", "relro", "-z", "now", "--hash-style=gnu"]
+            # With the common size too, what becomes read-only after loading ends with a page, whatever its size.
+            options += ["-z", f"max-page-size={PAGE_BYTES}", "-z", f"common-page-size={PAGE_BYTES}"]
+            options += ["-z", "relro", "-z", "now", "--hash-style=gnu"]
             named = ["-soname", library.name, "-o", str(library)]
             zig(["ld.lld", *options, *named, *inputs, "--as-needed", *needed], triple)
 
 
 def _stand_ins(zig: Zig, system: System, triple: str, folder: Path) -> list[str]:
-    """Libraries with names and nothing behind them."""
+    """Libraries with names and nothing behind them.
+
+    x86-64's glibc has two kinds of condition variables. A name without a version means the older, which takes
+    memory when it is first waited for.
+    """
     made = []
     for name, functions in _libraries(system).items():
         source, library = folder / f"{name}.c", folder / name
         source.write_text("".join(f"void {function}(void) {{}}\n" for function in functions), encoding="ascii")
         flags = [*clang_flags(triple), "-c", "-fPIC", "-fno-builtin", "-w", "-fno-sanitize=all"]
         zig(["cc", *flags, str(source), "-o", f"{source}.o"], triple)
-        zig(["ld.lld", "-shared", "-soname", name, "-o", str(library), f"{source}.o"], triple)
+        versions = []
+        if name == "libpthread.so.0" and system.machine == "x86_64":
+            script = folder / "versions"
+            script.write_text("GLIBC_2.3.2 { pthread_cond_*; };\n", encoding="ascii")
+            versions = ["--version-script", str(script)]
+        zig(["ld.lld", "-shared", "-soname", name, *versions, "-o", str(library), f"{source}.o"], triple)
         made.append(str(library))
     return made
 

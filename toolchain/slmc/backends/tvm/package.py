@@ -2,7 +2,7 @@
 
 Linux      libslm.so, slm.h
 macOS      libslm.dylib, slm.h
-Android    jniLibs/arm64-v8a/libslm.so, as Gradle takes it, and slm.h
+Android    jniLibs/arm64-v8a/libslm.so, as Gradle takes it, java/org/slmc with the classes for it, and slm.h
 iOS        slm.xcframework with a slice for devices and one for the simulator, each with header and module map
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from slmc.backends.tvm.library import NATIVE
 from slmc.backends.tvm.link import library_name, system_of
 
-HEADER, FRAMEWORK = "slm.h", "slm.xcframework"
+HEADER, FRAMEWORK, JAVA = "slm.h", "slm.xcframework", "java"
 _MODULE = 'module slm {\n  header "slm.h"\n  export *\n}\n'
 
 
@@ -33,6 +33,8 @@ def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None
             (headers / "module.modulemap").write_text(_MODULE, encoding="ascii")
         else:
             shutil.copyfile(NATIVE / HEADER, out / HEADER)
+        if system_of(triple).name == "android":
+            shutil.copytree(NATIVE / JAVA, out / JAVA)
     slices = [_slice(triple) for triple in triples if system_of(triple).name == "ios"]
     if slices:
         plist = {"AvailableLibraries": slices, "CFBundlePackageType": "XFWK", "XCFrameworkFormatVersion": "1.0"}

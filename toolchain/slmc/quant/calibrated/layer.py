@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from slmc.architecture import Architecture
+from slmc.architecture import CALIBRATED, Architecture
 from slmc.checkpoint.reader import TensorReader
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class LayerModel:
     def __init__(self, reader: TensorReader, architecture: Architecture, config: PretrainedConfig) -> None:
         from transformers import AutoModelForCausalLM
 
+        assert architecture.family in CALIBRATED, "the plan was checked"
         self._reader = reader
         self._architecture = architecture
         single = _single_layer(config)

@@ -31,8 +31,8 @@ class Level:
     """For weights of 4 and of 8 bits; they take activations alike."""
     dots_of_many: tuple[Dot, Dot]
     """The same for many rows of activations."""
-    queries: int
-    """That one call of attention takes."""
+    queries: tuple[int, int]
+    """That one call of attention takes: of few queries, and of many."""
     cache: str
     """dtype of keys and values: float32 beside float32 activations, which are there to be exact."""
 
@@ -54,7 +54,8 @@ class Level:
             gated(named("gated_gelu"), held, gelu_tanh),
             copied(named("copied"), held),
             append(named("append"), self.cache),
-            attend(named("attend"), self.cache, self.queries),
+            attend(named("attend_few"), self.cache, self.queries[0]),
+            attend(named("attend_many"), self.cache, self.queries[1]),
         ]
         found += [matmul(named(f"matmul{dot.bits}_one"), dot, many=False) for dot in self.dots]
         found += [matmul(named(f"matmul{dot.bits}_many"), dot, many=True) for dot in self.dots_of_many]
@@ -66,7 +67,7 @@ def _level(
     machine: str,
     cpu: str,
     dots: tuple[Dot, Dot],
-    queries: int,
+    queries: tuple[int, int],
     features: tuple[str, ...] = (),
     dots_of_many: tuple[Dot, Dot] | None = None,
 ) -> Level:
@@ -82,14 +83,14 @@ _WIDE_VNNI = (Vnni(4, _THIRTY_TWO_REGISTERS), Vnni(8, _THIRTY_TWO_REGISTERS))
 _MATRIX = (NeonMatrix(4), NeonMatrix(8))
 
 LEVELS = (
-    _level("avx512vnni", "x86_64", "cascadelake", _WIDE_VNNI, queries=8),
-    _level("avxvnni", "x86_64", "alderlake", _VNNI, queries=4),
-    _level("avx2", "x86_64", "x86-64-v3", _PAIRS, queries=4),
-    _level("avx2_exact", "x86_64", "x86-64-v3", _FLOAT, queries=4),
-    _level("sse2_exact", "x86_64", "x86-64", _FLOAT, queries=4),
-    _level("i8mm", "aarch64", "generic", _NEON, queries=8, features=("+dotprod", "+i8mm"), dots_of_many=_MATRIX),
-    _level("dotprod", "aarch64", "generic", _NEON, queries=8, features=("+dotprod",)),
-    _level("neon_exact", "aarch64", "generic", _FLOAT, queries=8),
+    _level("avx512vnni", "x86_64", "cascadelake", _WIDE_VNNI, queries=(4, 8)),
+    _level("avxvnni", "x86_64", "alderlake", _VNNI, queries=(2, 4)),
+    _level("avx2", "x86_64", "x86-64-v3", _PAIRS, queries=(2, 4)),
+    _level("avx2_exact", "x86_64", "x86-64-v3", _FLOAT, queries=(2, 4)),
+    _level("sse2_exact", "x86_64", "x86-64", _FLOAT, queries=(2, 4)),
+    _level("i8mm", "aarch64", "generic", _NEON, queries=(4, 8), features=("+dotprod", "+i8mm"), dots_of_many=_MATRIX),
+    _level("dotprod", "aarch64", "generic", _NEON, queries=(4, 8), features=("+dotprod",)),
+    _level("neon_exact", "aarch64", "generic", _FLOAT, queries=(4, 8)),
 )
 
 

@@ -32,8 +32,8 @@ int slm_cpu_has(const char *level) {
   const unsigned f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
   if (!strcmp(level, "avx512vnni"))
     return avx2 && has(state, 0xe6) && has(extended.b, f_dq_cd_bw_vl) && has(extended.c, 1u << 11);
-  if (!strcmp(level, "avxvnni"))
-    return avx2 && has(more.a, 1u << 4);
+  if (!strcmp(level, "avxvnni")) /* LLVM shifts bytes with GFNI, which came before it */
+    return avx2 && has(more.a, 1u << 4) && has(extended.c, 1u << 8);
   if (!strncmp(level, "avx2", 4))
     return avx2;
   return 1;

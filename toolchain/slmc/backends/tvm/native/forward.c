@@ -202,7 +202,8 @@ static void attend_tile(const struct attention *a, int64_t head, int64_t tile, i
   float *results = queries + MOST_QUERIES * dim, *scores = results + MOST_QUERIES * dim;
   int32_t begins[MOST_QUERIES] = {0}, ends[MOST_QUERIES] = {0};
   int64_t start = session->padded_context, stop = 0;
-  const int64_t base = tile * k->queries, used = total - base < k->queries ? total - base : k->queries;
+  const int64_t base = tile * k->many_queries, left = total - base;
+  const int64_t used = left < k->many_queries ? left : k->many_queries;
   for (int64_t i = 0; i < used; i++) {
     const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
     memcpy(queries + i * dim, session->qkv + row * a->layer->qkv.rows + query * dim, (size_t)dim * sizeof *queries);
@@ -212,9 +213,10 @@ static void attend_tile(const struct attention *a, int64_t head, int64_t tile, i
     start = begins[i] < start ? begins[i] : start;
     stop = end > stop ? end : stop;
   }
-  k->attend(queries, head_cache(session, session->keys, a->layer_index, head),
-            head_cache(session, session->values, a->layer_index, head), begins, ends, scores, session->padded_context,
-            dim, start / LANES * LANES, stop, results);
+  (used <= k->few_queries ? k->attend_few : k->attend_many)(
+      queries, head_cache(session, session->keys, a->layer_index, head),
+      head_cache(session, session->values, a->layer_index, head), begins, ends, scores, session->padded_context, dim,
+      start / LANES * LANES, stop, results);
   for (int64_t i = 0; i < used; i++) {
     const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
     memcpy(session->attended + (row * c->heads + query) * dim, results + i * dim, (size_t)dim * sizeof *results);
@@ -223,7 +225,7 @@ static void attend_tile(const struct attention *a, int64_t head, int64_t tile, i
 
 static int64_t tiles_of(const struct attention *a) {
   const struct config *c = &a->session->model->weights.config;
-  const int64_t queries = a->session->model->kernels->queries;
+  const int64_t queries = a->session->model->kernels->many_queries;
   return (a->count * (c->heads / c->kv_heads) + queries - 1) / queries;
 }
 

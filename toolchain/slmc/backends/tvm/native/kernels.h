@@ -21,10 +21,15 @@ struct rows {
                const void *offsets, int64_t depth, int64_t scale_shift, float *result, int64_t stride, int64_t add, \
                int64_t n, int64_t first, int64_t last)
 
+#define ATTEND(name)                                                                                               \
+  void (*name)(const float *queries, const void *keys, const void *values, const int32_t *begins,                  \
+               const int32_t *ends, float *scores, int64_t stride, int64_t head_dim, int64_t start, int64_t stop,  \
+               float *result)
+
 struct kernels {
   const char *name;
   int exact;         /* float32 activations and cache */
-  int64_t queries;   /* of one call of attend */
+  int64_t few_queries, many_queries; /* of one call of attend_few, of attend_many */
   int64_t many_rows; /* of weights in a tile of a matmul of many; a matmul of one has one_rows */
   int64_t one_rows;
   void (*normalized)(const float *x, const float *weights, ROWS_ARGUMENTS, float epsilon, int64_t first, int64_t last);
@@ -32,9 +37,8 @@ struct kernels {
   void (*gated_gelu)(const float *x, int64_t stride, ROWS_ARGUMENTS, int64_t first, int64_t last);
   void (*copied)(const float *x, ROWS_ARGUMENTS, int64_t first, int64_t last);
   void (*append)(const float *key, const float *value, void *keys, void *values, int64_t head_dim, int64_t position);
-  void (*attend)(const float *queries, const void *keys, const void *values, const int32_t *begins,
-                 const int32_t *ends, float *scores, int64_t stride, int64_t head_dim, int64_t start, int64_t stop,
-                 float *result);
+  ATTEND(attend_few);
+  ATTEND(attend_many);
   MATMUL(matmul4_one);
   MATMUL(matmul4_many);
   MATMUL(matmul8_one);

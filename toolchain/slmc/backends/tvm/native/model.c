@@ -31,7 +31,7 @@ static slm_status map_file(const char *path, const uint8_t **bytes, size_t *size
 static const struct kernels *choose(const char *name, int exact) {
   const struct kernels *found;
   for (size_t i = 0; (found = slm_kernels_at(i)); i++) {
-    if (name ? !strcmp(found->name, name) : found->exact == exact)
+    if (name ? !strcmp(found->name, name) : found->exact >= exact)
       return found;
   }
   return NULL;
@@ -40,9 +40,10 @@ static const struct kernels *choose(const char *name, int exact) {
 slm_status slm_open(const char *path, const slm_open_options *options, slm_model **model, slm_error *error) {
   if (error)
     *error = (slm_error){SLM_OK, ""};
+  if (model)
+    *model = NULL;
   if (!path || !model)
     return slm_fail(error, SLM_BAD_ARGUMENT, "slm_open needs a path and a place for the model");
-  *model = NULL;
   const slm_open_options none = {0}, *asked = options ? options : &none;
   slm_model *made = calloc(1, sizeof *made);
   if (!made)

@@ -69,9 +69,10 @@ slm_status slm_session_new(const slm_model *model, const slm_session_options *op
                            slm_error *error) {
   if (error)
     *error = (slm_error){SLM_OK, ""};
+  if (session)
+    *session = NULL;
   if (!model || !session)
     return slm_fail(error, SLM_BAD_ARGUMENT, "slm_session_new needs a model and a place for the session");
-  *session = NULL;
   const slm_session_options none = {0}, *asked = options ? options : &none;
   const int64_t most = model->weights.config.context, context = asked->context ? asked->context : most;
   if (context < 1 || context > most || asked->threads < 0 || asked->threads > MOST_THREADS)
