@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.runners.native_engine import NativeEngine, load_library, runnable_kernels
 from slmc.runners.torch_model import load
 
+from ..unit.families_page import read_code, read_table
 from .variants import CONFIGS, CONTEXT, FULL, VARIANTS, VOCABULARY, WINDOW, write_model
 
 torch = pytest.importorskip("torch")
@@ -97,11 +97,16 @@ def check(found: Logits, wanted: Logits, kernels: str) -> None:
     assert error < (1e-5 if kernels.endswith("_exact") else 0.03)
 
 
-def test_every_family_is_here() -> None:
+def test_every_family_is_here_and_the_page_tells_of_every_variant() -> None:
     assert {variant.family for variant in VARIANTS.values()} == set(FAMILIES) == set(CONFIGS)
+    tested = [
+        f"{row['family'].strip('`')}: {one}" for row in read_table() for one in row["tested variants"].split("; ")
+    ]
+    assert tested == list(VARIANTS)
+    assert all(row["tvm"] == "yes" for row in read_table())
 
 
-def test_the_text_model_of_one_with_images_opens_once_it_was_parted_as_we_say(tmp_path: Path) -> None:
+def test_the_text_model_of_one_with_images_opens_once_it_was_parted_as_the_page_says(tmp_path: Path) -> None:
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
     whole = transformers.Gemma3Config(
@@ -112,10 +117,12 @@ def test_the_text_model_of_one_with_images_opens_once_it_was_parted_as_we_say(tm
     (tmp_path / "whole" / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="more than text") as caught:
         open_checkpoint(tmp_path / "whole")
-    mapping = {"^language_model.model": "model"}
-    assert f"Gemma3ForCausalLM.from_pretrained(whole, key_mapping={json.dumps(mapping)})" in str(caught.value.todo)
-    parted = transformers.Gemma3ForCausalLM.from_pretrained(tmp_path / "whole", key_mapping=mapping)
-    parted.save_pretrained(tmp_path / "text")
+    assert "as docs/families.md shows" in str(caught.value.todo)
+    code = read_code()
+    for theirs, ours in (('"gemma-3-4b-it"', tmp_path / "whole"), ('"gemma-3-4b-it-text"', tmp_path / "text")):
+        assert theirs in code
+        code = code.replace(theirs, repr(str(ours)))
+    exec(code, {})
     (tmp_path / "text" / "tokenizer.json").write_text("{}")
     assert open_checkpoint(tmp_path / "text").architecture.family == "gemma3_text"
     with TensorReader(tmp_path / "whole") as before, TensorReader(tmp_path / "text") as after:

@@ -59,7 +59,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"))
 
 
-@pytest.mark.parametrize("variant", ["gemma3", "phi3, window", "smollm3"])
+@pytest.mark.parametrize("variant", ["gemma3_text: windows and full layers", "phi3: window", "smollm3: chosen layers"])
 def test_a_build_keeps_its_promises(variant: str, store: Store, tmp_path: Path) -> None:
     write_recipe(variant, tmp_path / "recipe")
     plan = resolve(load_recipe(tmp_path / "recipe"), load_target("host"))

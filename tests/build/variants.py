@@ -60,13 +60,14 @@ ORIGINAL = {"max_position_embeddings": 4096, "original_max_position_embeddings":
 GEMMA = {"query_pre_attn_scalar": 256, "sliding_window": 20}
 GEMMA_ROPES = {FULL: rope(theta=1e6), WINDOW: rope()}
 
+# Named as in docs/families.md.
 VARIANTS: Mapping[str, Variant] = {
-    "llama": Variant("llama", (2, 2, 64), tied=False),
-    "llama, its third rope": Variant(
+    "llama: untied": Variant("llama", (2, 2, 64), tied=False),
+    "llama: llama3 rope": Variant(
         "llama", (4, 1, 64), tied=True, options={"rope_parameters": rope("llama3", **LLAMA3)}
     ),
-    "llama, as SmolLM2 has it": Variant("llama", (3, 1, 64), tied=True, hidden=192, scheme="int4-g64"),
-    "llama, older keys": Variant(
+    "llama: SmolLM2's shape": Variant("llama", (3, 1, 64), tied=True, hidden=192, scheme="int4-g64"),
+    "llama: older keys, linear rope": Variant(
         "llama",
         (4, 2, 32),
         tied=False,
@@ -77,36 +78,35 @@ VARIANTS: Mapping[str, Variant] = {
             "head_dim": None,
         },
     ),
-    "qwen2": Variant("qwen2", (7, 1, 32), tied=True, hidden=224),
-    "qwen2, untied": Variant("qwen2", (2, 1, 128), tied=False, hidden=256, scheme="int4-g128"),
-    "qwen3": Variant("qwen3", (4, 2, 128), tied=True, options={"head_dim": 128}),
-    "qwen3, untied": Variant("qwen3", (8, 1, 64), tied=False, options={"head_dim": 64}, scheme="int8-g32"),
-    "gemma3": Variant(
+    "qwen2: seven heads share keys": Variant("qwen2", (7, 1, 32), tied=True, hidden=224),
+    "qwen2: untied": Variant("qwen2", (2, 1, 128), tied=False, hidden=256, scheme="int4-g128"),
+    "qwen3: heads wider than hidden": Variant("qwen3", (4, 2, 128), tied=True),
+    "qwen3: untied, 8 bits": Variant("qwen3", (8, 1, 64), tied=False, scheme="int8-g32"),
+    "gemma3_text: windows and full layers": Variant(
         "gemma3_text",
         (4, 1, 256),
         tied=True,
         layers=3,
-        options={**GEMMA, "head_dim": 256, "layer_types": [WINDOW, FULL, WINDOW], "rope_parameters": GEMMA_ROPES},
+        options={**GEMMA, "layer_types": [WINDOW, FULL, WINDOW], "rope_parameters": GEMMA_ROPES},
     ),
-    "gemma3, as 4B and 27B have it": Variant(
+    "gemma3_text: linear rope, window of one": Variant(
         "gemma3_text",
         (4, 2, 128),
         tied=False,
         layers=3,
         options={
-            "head_dim": 128,
             "query_pre_attn_scalar": 168,
             "sliding_window": 1,
             "layer_types": [FULL, WINDOW, FULL],
             "rope_parameters": {**GEMMA_ROPES, FULL: rope("linear", 1e6, factor=8.0)},
         },
     ),
-    "gemma3, older keys": Variant(
+    "gemma3_text: older keys": Variant(
         "gemma3_text",
         (2, 1, 64),
         tied=True,
         layers=5,
-        options={**GEMMA, "head_dim": 64, "layer_types": [WINDOW, WINDOW, FULL, WINDOW, WINDOW]},
+        options={**GEMMA, "layer_types": [WINDOW, WINDOW, FULL, WINDOW, WINDOW]},
         rewritten={
             "layer_types": None,
             "sliding_window_pattern": 3,
@@ -117,26 +117,25 @@ VARIANTS: Mapping[str, Variant] = {
             "tie_word_embeddings": None,
         },
     ),
-    "gemma3, window beyond the context": Variant(
+    "gemma3_text: window beyond the context": Variant(
         "gemma3_text",
         (8, 1, 64),
         tied=True,
         options={
             **GEMMA,
-            "head_dim": 64,
             "sliding_window": 512,
             "layer_types": [WINDOW, FULL],
             "rope_parameters": GEMMA_ROPES,
         },
     ),
-    "phi3": Variant("phi3", (2, 2, 96), tied=False, hidden=192),
-    "phi3, part of a head turned": Variant(
+    "phi3: MHA": Variant("phi3", (2, 2, 96), tied=False, hidden=192),
+    "phi3: part of a head turned": Variant(
         "phi3", (2, 1, 128), tied=True, hidden=256, options={"rope_parameters": rope(partial_rotary_factor=0.75)}
     ),
-    "phi3, longrope": Variant(
+    "phi3: longrope": Variant(
         "phi3", (2, 2, 64), tied=False, options={**ORIGINAL, "rope_parameters": rope("longrope", **longrope(64))}
     ),
-    "phi3, as Phi-4-mini has it": Variant(
+    "phi3: older keys, all at once": Variant(
         "phi3",
         (3, 1, 64),
         tied=True,
@@ -149,7 +148,7 @@ VARIANTS: Mapping[str, Variant] = {
             "rope_scaling": {"type": "longrope", **longrope(48)},
         },
     ),
-    "phi3, factors of its own": Variant(
+    "phi3: longrope with a factor": Variant(
         "phi3",
         (2, 1, 64),
         tied=False,
@@ -158,18 +157,18 @@ VARIANTS: Mapping[str, Variant] = {
             "rope_parameters": rope("longrope", **longrope(32), factor=3.0, partial_rotary_factor=0.5),
         },
     ),
-    "phi3, attention factor": Variant(
+    "phi3: longrope with an attention factor": Variant(
         "phi3",
         (2, 1, 64),
         tied=False,
         options={**ORIGINAL, "rope_parameters": rope("longrope", **longrope(64), attention_factor=1.1)},
     ),
-    "phi3, window": Variant("phi3", (4, 2, 32), tied=False, options={"sliding_window": 31}),
-    "smollm3": Variant("smollm3", (4, 1, 32), tied=True, layers=5),
-    "smollm3, chosen layers": Variant(
+    "phi3: window": Variant("phi3", (4, 2, 32), tied=False, options={"sliding_window": 31}),
+    "smollm3: every fourth layer": Variant("smollm3", (4, 1, 32), tied=True, layers=5),
+    "smollm3: chosen layers": Variant(
         "smollm3", (4, 2, 64), tied=False, hidden=256, layers=3, options={"no_rope_layers": [0, 1, 0]}
     ),
-    "smollm3, an interval": Variant(
+    "smollm3: another interval": Variant(
         "smollm3",
         (2, 1, 64),
         tied=True,
@@ -183,7 +182,7 @@ VARIANTS: Mapping[str, Variant] = {
 def write_model(variant: Variant, folder: Path) -> None:
     """A checkpoint folder with an empty tokenizer."""
     torch.manual_seed(3)
-    heads, kv_heads, _ = variant.sizes
+    heads, kv_heads, head_dim = variant.sizes
     config = CONFIGS[variant.family](
         **{
             "vocab_size": VOCABULARY,
@@ -192,6 +191,7 @@ def write_model(variant: Variant, folder: Path) -> None:
             "num_hidden_layers": variant.layers,
             "num_attention_heads": heads,
             "num_key_value_heads": kv_heads,
+            "head_dim": head_dim,
             "max_position_embeddings": CONTEXT,
             "tie_word_embeddings": variant.tied,
             "pad_token_id": None,
@@ -200,15 +200,13 @@ def write_model(variant: Variant, folder: Path) -> None:
     )
     network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
-        for (
-            weight
-        ) in network.parameters():  # norms and biases far from their neutral values, and attention that chooses
+        # Norms and biases are far from their neutral values, and attention chooses.
+        for weight in network.parameters():
             spread = 0.2 if weight.ndim == 1 else 0.7 * weight.shape[1] ** -0.5
             weight += spread * torch.randn_like(weight)
     network.save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")
     path = folder / "config.json"
     written = json.loads(path.read_text()) | variant.rewritten
-    path.write_text(
-        json.dumps({key: value for key, value in written.items() if variant.rewritten.get(key, key) is not None})
-    )
+    gone = {key for key, value in variant.rewritten.items() if value is None}
+    path.write_text(json.dumps({key: value for key, value in written.items() if key not in gone}))

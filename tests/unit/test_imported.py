@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from slmc.architecture import EMBEDDING, HEAD
+from slmc.architecture import EMBEDDING, FAMILIES, HEAD, Family
 from slmc.config_json import parse_architecture
 from slmc.errors import CheckpointError
 from slmc.imported import imported_schemes
 from slmc.names import Scheme
 
+from .configs import CONFIGS
 from .conftest import CONFIG
 
 Json = dict[str, Any]
@@ -79,6 +80,14 @@ def test_linears_but_not_what_is_ignored(tmp_path: Path, ignore: str) -> None:
     found = schemes(tmp_path, config(ignore=(ignore,)))
     assert len(found) == 2 * len(LINEARS)
     assert {scheme.name for scheme in found.values()} == {"int4-g32"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_linear_of_every_family(tmp_path: Path, family: Family) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[family] | {"quantization_config": config()}))
+    architecture = parse_architecture(CONFIGS[family], tmp_path)
+    linears = {spec.name for spec in architecture.tensors() if spec.role == "linear"}
+    assert set(imported_schemes(tmp_path, architecture)) == linears
 
 
 def test_a_class_takes_the_head_too(tmp_path: Path) -> None:

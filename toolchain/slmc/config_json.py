@@ -90,21 +90,21 @@ def _family(keys: Keys) -> Family:
     for family in FAMILIES:
         if family == named:
             return family
-    text = keys.section("text_config")
-    inside = None if text is None else text.values.get("model_type")
+    inside, expected = keys.section("text_config"), f"one of {', '.join(FAMILIES)}"
+    if inside is None:
+        raise CheckpointError(
+            f"unknown architecture {named!r}",
+            where=keys.where("model_type"),
+            expected=expected,
+            todo=did_you_mean(named, FAMILIES),
+        )
+    decoder = inside.values.get("model_type")
     raise CheckpointError(
-        f"unknown architecture {named!r}" if text is None else f"{named!r} is a model of more than text",
+        f"{named!r} is a model of more than text",
         where=keys.where("model_type"),
-        expected=f"one of {', '.join(FAMILIES)}",
-        todo=did_you_mean(named, FAMILIES) if text is None else _TEXT_ALONE.get(str(inside)),
+        expected=expected,
+        todo=f"save its {decoder} decoder alone, as docs/families.md shows" if decoder in FAMILIES else None,
     )
-
-
-_TEXT_ALONE = {
-    "gemma3_text": "save its text model alone, and put the tokenizer's files beside it. With transformers: "
-    'Gemma3ForCausalLM.from_pretrained(whole, key_mapping={"^language_model.model": "model"}).save_pretrained(text)'
-}
-"""How to part the decoder from what else is in a model, by the decoder's own family."""
 
 
 def _refuse_what_changes_numbers(keys: Keys, family: Family) -> None:
