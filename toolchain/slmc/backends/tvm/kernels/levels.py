@@ -1,7 +1,7 @@
 """The CPU levels that a library has kernels for, the best first, and all kernels of one.
 
-At load the C side takes the first level of its architecture that the CPU has and whose activations the weight
-file asks for; `int8` files may also run on a `float32` level, never the other way.
+At load the C side takes the first level of its architecture that the CPU has and that is no less exact than the
+weight file asks for, or the level that its caller names.
 """
 
 from __future__ import annotations

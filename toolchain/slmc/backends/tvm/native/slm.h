@@ -96,7 +96,7 @@ SLM_API slm_status slm_prefill(slm_session *session, const int32_t *ids, size_t 
 SLM_API slm_status slm_decode(slm_session *session, int32_t id);
 
 /* Of the next token after the last that was read, float [vocab_size]; valid until the session's next call. NULL
- * before the first token, and after slm_rewind or a call that failed. */
+ * before the first token, after slm_rewind to an earlier one, and after a call that read tokens and failed. */
 SLM_API const float *slm_logits(const slm_session *session);
 /* The k likeliest next tokens with their log-probabilities, the likeliest first, ties by id. */
 SLM_API slm_status slm_top_k(const slm_session *session, size_t k, int32_t *ids, float *logprobs);
@@ -119,7 +119,7 @@ typedef struct slm_stats {
 } slm_stats;
 
 SLM_API void slm_stats_get(const slm_session *session, slm_stats *stats);
-/* What the session's last failed call says; valid until its next call. */
+/* What the session's last failed call says, but for slm_top_k; valid until its next call. */
 SLM_API const char *slm_error_text(const slm_session *session);
 
 #ifdef __cplusplus
