@@ -144,6 +144,17 @@ def test_the_verbs_on_a_bundle(demo: Demo, tmp_path: Path) -> None:
     assert judged.returncode == {"pass": 0, "unclear": 21}[report["verdict"]]
 
 
+def test_a_bundle_can_be_asked(demo: Demo, tmp_path: Path) -> None:
+    told = slmc("run", demo.built.bundle, "what is the meaning of life", "--json", cwd=tmp_path)
+    answer = json.loads(told.stdout)
+    assert answer["label"] == "meaning_of_life"
+    assert answer["probability"] > 0.9
+    assert not answer["abstain"]
+    refused = slmc("run", demo.built.bundle, "--field", "colour=red", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "the prompt is made of text" in refused.stderr
+
+
 def test_a_damaged_bundle_is_not_judged(demo: Demo, tmp_path: Path) -> None:
     weights = demo.built.bundle / "model" / "model.slm"
     original = weights.read_bytes()

@@ -30,9 +30,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Library(Strict):
     """The native library for one system."""
 
-    path: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*$")] = Field(
-        description="inside the folder"
-    )
+    path: RelativePath = Field(description="inside the folder")
     triple: str
     sha256: Sha256
     kernels: tuple[str, ...] = Field(description="CPU levels that it has kernels for, the best first")

@@ -76,7 +76,8 @@ class Stepping(Protocol):
 def decide(model: Stepping, prompt: Ids, root: Branch) -> Verdict:
     """Which of the choices after a prompt. The model holds nothing before.
 
-    Searches with one engine: step back to where the wanted path leaves the last one, and on from there."""
+    Searches with one engine: step back to where the wanted path leaves the last one, and on from there.
+    """
     steps = search(root)
     held: Ids | None = None
     try:
