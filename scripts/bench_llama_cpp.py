@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -44,18 +45,19 @@ Speeds = dict[str, float]
 
 
 def build_ours(base: Path, folder: Path) -> Path:
-    """Quantize and compile; the artifact's folder."""
+    """Quantize, once in a folder, and compile with the code as it is now; the artifact's folder."""
     quantized, artifact = folder / "quantized", folder / "artifact"
-    if not artifact.is_dir():
-        quantized.mkdir()
+    if not quantized.is_dir():
+        made = folder / "quantized.partial"
+        made.mkdir()
         checkpoint = open_checkpoint(base)
         merged = MergedCheckpoint(base, checkpoint.architecture, checkpoint.digest)
-        quantize(merged, SCHEMES["int4-g32"], (), quantized, _ignore)
-        made = folder / "artifact.partial"
-        made.mkdir()
-        triples = native_triples(load_target("host"))
-        compile_model(open_quantized(quantized), made, _ignore, triples=triples, context=CONTEXT)
-        made.rename(artifact)
+        quantize(merged, SCHEMES["int4-g32"], (), made, _ignore)
+        made.rename(quantized)
+    shutil.rmtree(artifact, ignore_errors=True)
+    artifact.mkdir()
+    triples = native_triples(load_target("host"))
+    compile_model(open_quantized(quantized), artifact, _ignore, triples=triples, context=CONTEXT)
     return artifact
 
 

@@ -148,10 +148,13 @@ def check(level: Level, rows: Rows, wanted: npt.NDArray[np.floating]) -> None:
 @pytest.mark.parametrize("name", ["few", "many"])
 @pytest.mark.parametrize(("stop", "window"), [(1, 0), (8, 0), (13, 0), (40, 0), (40, 7), (33, 9)])
 def test_attention_sees_what_it_may(symbols: ctypes.CDLL, level: Level, stop: int, window: int, name: str) -> None:
-    dim, context = 32, 48
-    count = level.queries[name == "many"]
+    dim, context = 48, 64
+    count, positions = (level.attention.many if name == "many" else level.attention.few), level.attention.positions
     random = np.random.default_rng(3)
-    keys, values = np.zeros((context // 8, dim, 8), level.cache), np.full((context, dim), np.nan, level.cache)
+    keys, values = (
+        np.zeros((context // positions, dim, positions), level.cache),
+        np.full((context, dim), np.nan, level.cache),
+    )
     plain = random.standard_normal((2, stop, dim)).astype(np.float32)
     for at in range(stop):
         call(symbols, f"slm_{level.name}_append", plain[0, at].copy(), plain[1, at].copy(), keys, values, dim, at)
@@ -161,7 +164,7 @@ def test_attention_sees_what_it_may(symbols: ctypes.CDLL, level: Level, stop: in
     ends = np.maximum(1, stop - np.arange(count)).astype(np.int32)
     begins = np.maximum(0, ends - window).astype(np.int32) if window else np.zeros_like(ends)
     result, scores = np.zeros_like(queries), np.zeros((count, context), np.float32)
-    start = int(begins.min()) // 8 * 8
+    start = int(begins.min()) // positions * positions
     limits = (begins, ends, scores, context, dim, start, int(ends.max()))
     call(symbols, f"slm_{level.name}_attend_{name}", queries, keys, values, *limits, result)
     for query, begin, end, found in zip(queries, begins, ends, result, strict=True):

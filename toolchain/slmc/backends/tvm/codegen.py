@@ -45,8 +45,8 @@ def _hidden(triple: str, name: str) -> str:
 def _entry(level: Level) -> str:
     one, many = level.dots[0].one_row, level.dots_of_many[0].many_rows
     exact = int(level.format.activations == "float32")
-    few_queries, many_queries = level.queries
-    facts = (level.name, exact, few_queries, many_queries, many.blocks * 8, one.blocks * 8)
+    attention = (level.attention.positions, level.attention.few, level.attention.many)
+    facts = (level.name, exact, *attention, many.blocks * 8, one.blocks * 8)
     return f"LEVEL({', '.join(map(str, facts))})\n"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slmc.backends.tvm.kernels.activations import copied, gated, gelu_tanh, normalized, silu
-from slmc.backends.tvm.kernels.attention import append, attend
+from slmc.backends.tvm.kernels.attention import Tiling, append, attend
 from slmc.backends.tvm.kernels.dots import Dot, Float, Neon, NeonMatrix, PairsInt4, PairsInt8, Tile, Vnni
 from slmc.backends.tvm.kernels.formats import TILE_ROWS, Format
 from slmc.backends.tvm.kernels.matmul import matmul
@@ -31,8 +31,7 @@ class Level:
     """For weights of 4 and of 8 bits; they take activations alike."""
     dots_of_many: tuple[Dot, Dot]
     """The same for many rows of activations."""
-    queries: tuple[int, int]
-    """That one call of attention takes: of few queries, and of many."""
+    attention: Tiling
     cache: str
     """dtype of keys and values: float32 beside float32 activations, which are there to be exact."""
 
@@ -53,9 +52,9 @@ class Level:
             gated(named("gated_silu"), held, silu),
             gated(named("gated_gelu"), held, gelu_tanh),
             copied(named("copied"), held),
-            append(named("append"), self.cache),
-            attend(named("attend_few"), self.cache, self.queries[0]),
-            attend(named("attend_many"), self.cache, self.queries[1]),
+            append(named("append"), self.cache, self.attention),
+            attend(named("attend_few"), self.cache, self.attention, self.attention.few),
+            attend(named("attend_many"), self.cache, self.attention, self.attention.many),
         ]
         found += [matmul(named(f"matmul{dot.bits}_one"), dot, many=False) for dot in self.dots]
         found += [matmul(named(f"matmul{dot.bits}_many"), dot, many=True) for dot in self.dots_of_many]
@@ -67,12 +66,12 @@ def _level(
     machine: str,
     cpu: str,
     dots: tuple[Dot, Dot],
-    queries: tuple[int, int],
+    attention: Tiling,
     features: tuple[str, ...] = (),
     dots_of_many: tuple[Dot, Dot] | None = None,
 ) -> Level:
     cache = "float32" if dots[0].activations.activations == "float32" else "float16"
-    return Level(name, machine, cpu, features, dots, dots_of_many or dots, queries, cache)
+    return Level(name, machine, cpu, features, dots, dots_of_many or dots, attention, cache)
 
 
 _SIXTEEN_REGISTERS, _THIRTY_TWO_REGISTERS = Tile(TILE_ROWS, blocks=1, ahead=8), Tile(TILE_ROWS, blocks=4, ahead=8)
@@ -82,15 +81,19 @@ _VNNI = (Vnni(4, _SIXTEEN_REGISTERS), Vnni(8, _SIXTEEN_REGISTERS))
 _WIDE_VNNI = (Vnni(4, _THIRTY_TWO_REGISTERS), Vnni(8, _THIRTY_TWO_REGISTERS))
 _MATRIX = (NeonMatrix(4), NeonMatrix(8))
 
+_WIDE = Tiling(width=16, vectors=2, few=4, many=8)
+_SIXTEEN = Tiling(width=8, vectors=2, few=2, many=4)
+_THIRTY_TWO = Tiling(width=8, vectors=1, few=4, many=8)
+
 LEVELS = (
-    _level("avx512vnni", "x86_64", "cascadelake", _WIDE_VNNI, queries=(4, 8)),
-    _level("avxvnni", "x86_64", "alderlake", _VNNI, queries=(2, 4)),
-    _level("avx2", "x86_64", "x86-64-v3", _PAIRS, queries=(2, 4)),
-    _level("avx2_exact", "x86_64", "x86-64-v3", _FLOAT, queries=(2, 4)),
-    _level("sse2_exact", "x86_64", "x86-64", _FLOAT, queries=(2, 4)),
-    _level("i8mm", "aarch64", "generic", _NEON, queries=(4, 8), features=("+dotprod", "+i8mm"), dots_of_many=_MATRIX),
-    _level("dotprod", "aarch64", "generic", _NEON, queries=(4, 8), features=("+dotprod",)),
-    _level("neon_exact", "aarch64", "generic", _FLOAT, queries=(4, 8)),
+    _level("avx512vnni", "x86_64", "cascadelake", _WIDE_VNNI, _WIDE),
+    _level("avxvnni", "x86_64", "alderlake", _VNNI, _SIXTEEN),
+    _level("avx2", "x86_64", "x86-64-v3", _PAIRS, _SIXTEEN),
+    _level("avx2_exact", "x86_64", "x86-64-v3", _FLOAT, _SIXTEEN),
+    _level("sse2_exact", "x86_64", "x86-64", _FLOAT, _SIXTEEN),
+    _level("i8mm", "aarch64", "generic", _NEON, _THIRTY_TWO, features=("+dotprod", "+i8mm"), dots_of_many=_MATRIX),
+    _level("dotprod", "aarch64", "generic", _NEON, _THIRTY_TWO, features=("+dotprod",)),
+    _level("neon_exact", "aarch64", "generic", _FLOAT, _THIRTY_TWO),
 )
 
 

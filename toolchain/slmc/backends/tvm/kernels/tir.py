@@ -1,4 +1,4 @@
-"""The few words the kernels are written in: pointers, vectors of eight floats, loops, scratch.
+"""The few words the kernels are written in: pointers, vectors of floats, loops, scratch.
 
 Kernels are plain Python that builds TIR: a Python loop unrolls, `loop` makes a loop of the kernel.
 They are complete schedules, which TVM only lowers, into functions that C calls as its own: pointers and
@@ -106,29 +106,38 @@ def prefetch(buffer: Buffer, *index: int | Expr) -> None:
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), read, second_cache, data))
 
 
-def reduce_lanes(vector: Buffer, combine: Callable[[Expr, Expr], Expr]) -> Expr:
-    """The eight lanes at a buffer's start combined into one value, pairwise."""
-    values = [vector[lane] for lane in range(LANES)]
+def reduce_lanes(vector: Buffer, combine: Callable[[Expr, Expr], Expr], count: int = LANES) -> Expr:
+    """The lanes at a buffer's start combined into one value, pairwise; `count` is a power of two."""
+    values = [vector[lane] for lane in range(count)]
     while len(values) > 1:
         values = [combine(left, right) for left, right in zip(values[::2], values[1::2], strict=True)]
     return values[0]
 
 
+def width(values: Expr) -> int:
+    """Lanes of a vector."""
+    return int(values.ty.dtype.lanes)
+
+
 def round_to_int(values: Expr) -> Expr:
-    """The nearest integers, int32x8, of floats of magnitude up to 2^22: no library call on any CPU."""
-    return T.reinterpret("int32x8", values + splat(_ROUNDING)) - splat(T.int32(_ROUNDING_BITS))
+    """The nearest integers, int32, of a vector of floats of magnitude up to 2^22: no library call on any CPU."""
+    count = width(values)
+    bits = T.reinterpret(f"int32x{count}", values + splat(_ROUNDING, count))
+    return bits - splat(T.int32(_ROUNDING_BITS), count)
 
 
 def exp(values: Expr) -> Expr:
     """e to the power of each lane, to 2e-7 of its value; beyond ±87 it stays at the value there."""
-    scaled = let(T.max(T.min(values * splat(1.4426950408889634), splat(126)), splat(-126)))
+    count = width(values)
+    scaled = let(T.max(T.min(values * splat(1.4426950408889634, count), splat(126, count)), splat(-126, count)))
     whole = let(round_to_int(scaled))
-    rest = let(scaled - T.Cast("float32x8", whole))
-    power = T.reinterpret("float32x8", T.shift_left(whole + splat(T.int32(127)), splat(T.int32(23))))
+    rest = let(scaled - T.Cast(f"float32x{count}", whole))
+    exponent = T.shift_left(whole + splat(T.int32(127), count), splat(T.int32(23), count))
+    power = T.reinterpret(f"float32x{count}", exponent)
     # 2^rest for rest in [-0.5, 0.5] by its series, whose terms are ln(2)^k / k!
-    series = splat(1.5403530e-4)
+    series = splat(1.5403530e-4, count)
     for coefficient in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0):
-        series = series * rest + splat(coefficient)
+        series = series * rest + splat(coefficient, count)
     return power * series
 
 

@@ -216,7 +216,7 @@ static void attend_tile(const struct attention *a, int64_t head, int64_t tile, i
   (used <= k->few_queries ? k->attend_few : k->attend_many)(
       queries, head_cache(session, session->keys, a->layer_index, head),
       head_cache(session, session->values, a->layer_index, head), begins, ends, scores, session->padded_context, dim,
-      start / LANES * LANES, stop, results);
+      start / k->positions * k->positions, stop, results);
   for (int64_t i = 0; i < used; i++) {
     const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
     memcpy(session->attended + (row * c->heads + query) * dim, results + i * dim, (size_t)dim * sizeof *results);

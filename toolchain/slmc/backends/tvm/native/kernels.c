@@ -2,8 +2,8 @@
 
 #include "cpu.h"
 
-/* slm_levels.h is written beside this file's object from kernels/levels.py: LEVEL(name, exact, few_queries,
- * many_queries, many_rows, one_rows) for each level of this architecture, the best first. */
+/* slm_levels.h is written beside this file's object from kernels/levels.py: LEVEL(name, exact, positions,
+ * few_queries, many_queries, many_rows, one_rows) for each level of this architecture, the best first. */
 #define LEVEL(level, ...) DECLARE(level)
 #define DECLARE(level)                                                                                              \
   extern void slm_##level##_normalized(const float *, const float *, void *, float *, void *, int64_t, float,      \
@@ -27,8 +27,8 @@
 #include "slm_levels.h"
 #undef LEVEL
 
-#define LEVEL(level, exact, few, many, many_rows, one_rows)                                                         \
-  {#level, exact, few, many, many_rows, one_rows, slm_##level##_normalized, slm_##level##_gated_silu,                \
+#define LEVEL(level, exact, positions, few, many, many_rows, one_rows)                                              \
+  {#level, exact, positions, few, many, many_rows, one_rows, slm_##level##_normalized, slm_##level##_gated_silu,     \
    slm_##level##_gated_gelu, slm_##level##_copied, slm_##level##_append, slm_##level##_attend_few,                 \
    slm_##level##_attend_many,                                                                                      \
    slm_##level##_matmul4_one, slm_##level##_matmul4_many, slm_##level##_matmul8_one, slm_##level##_matmul8_many},

@@ -29,6 +29,7 @@ struct rows {
 struct kernels {
   const char *name;
   int exact;         /* float32 activations and cache */
+  int64_t positions; /* of keys that lie side by side in the cache; a context is padded to them */
   int64_t few_queries, many_queries; /* of one call of attend_few, of attend_many */
   int64_t many_rows; /* of weights in a tile of a matmul of many; a matmul of one has one_rows */
   int64_t one_rows;

@@ -84,7 +84,8 @@ slm_status slm_session_new(const slm_model *model, const slm_session_options *op
   made->model = model;
   made->threads = asked->threads ? asked->threads : 1;
   made->context = context;
-  made->padded_context = (context + LANES - 1) / LANES * LANES;
+  const int64_t positions = model->kernels->positions;
+  made->padded_context = (context + positions - 1) / positions * positions;
   made->stats.memory_bytes = lay_out(made);
   made->memory = take(made->stats.memory_bytes);
   made->pool = made->memory ? slm_pool_new(made->threads) : NULL;
