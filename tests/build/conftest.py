@@ -15,6 +15,8 @@ from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.target import load_target, native_triples, targets_folder
 
+from .family_case import case  # noqa: F401 - a fixture
+
 DEMO = targets_folder().parent / "recipes" / "intent-router"
 LIMIT = 600
 

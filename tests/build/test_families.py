@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from slmc.architecture import EMBEDDING, FAMILIES, HEAD
-from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
 from slmc.backends.tvm.kernels.levels import levels
 from slmc.backends.tvm.readback import read_back
 from slmc.checkpoint.reader import TensorReader, open_checkpoint
 from slmc.errors import CheckpointError
 from slmc.models.decoder import rope_tables
-from slmc.names import SCHEMES
-from slmc.quant.quantizer import quantize
-from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.runners.native_engine import NativeEngine, load_library, runnable_kernels
 from slmc.runners.torch_model import load
 
 from ..unit.families_page import read_code, read_table
-from .variants import CONFIGS, CONTEXT, FULL, VARIANTS, VOCABULARY, WINDOW, write_model
+from .family_case import READ, Case, Logits, ids, logits
+from .variants import CONFIGS, CONTEXT, FULL, VARIANTS, VOCABULARY, WINDOW
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
-torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
-
-Logits = npt.NDArray[np.float32]
-READ = 300
-"""Tokens: longer than the windows, and than what the decoder reads at once."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A quantized model, and what transformers says of it."""
-
-    model: QuantizedCheckpoint
-    network: transformers.PreTrainedModel
-    """Read from the checkpoint's own config.json; its weights the dequantized ones."""
-    tokens: Sequence[int]
-    logits: Logits
-    """After each of the tokens."""
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    variant, folder = VARIANTS[request.param], tmp_path_factory.mktemp("family")
-    write_model(variant, folder / "base")
-    base = open_checkpoint(folder / "base")
-    (folder / "quantized").mkdir()
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES[variant.scheme], (), folder / "quantized", lambda _: None)
-    model = open_quantized(folder / "quantized")
-    network = transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32).eval()
-    with QuantizedReader(model.folder) as reader:
-        state = {spec.name: torch.from_numpy(reader.dequantized(spec.name)) for spec in model.architecture.tensors()}
-    network.load_state_dict(state, strict=False)
-    tokens = ids(READ)
-    return Case(model, network, tokens, logits(network, tokens))
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +40,6 @@ def kernels(request: pytest.FixtureRequest, host_library: Path) -> str:
     if name not in runnable_kernels(load_library(host_library)):
         pytest.skip(f"not run: this CPU can't run the {name} kernels")
     return name
-
-
-def ids(count: int, seed: int = 0) -> list[int]:
-    return [int(token) for token in np.random.default_rng(seed).integers(0, VOCABULARY, count)]
-
-
-def logits(network: transformers.PreTrainedModel, tokens: Sequence[int]) -> Logits:
-    with torch.inference_mode():
-        found: Logits = network(torch.tensor([list(tokens)])).logits[0].numpy()
-    return found
 
 
 def check(found: Logits, wanted: Logits, kernels: str) -> None:

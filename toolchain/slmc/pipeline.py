@@ -51,7 +51,7 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
     reference = run_reference(plan, store, merged, codec, limit) if plan.validate else None
     chosen = choose(plan, store, merged, codec, reference)
-    compiled = compile_stage(chosen.plan, store, chosen.quantized)
+    compiled = compile_stage(chosen.plan, store, chosen.quantized, codec)
     golden = make_golden(chosen.plan, codec, reference)
     manifest = make_manifest(chosen.plan, chosen.quantized)
     content = Content(compiled, chosen.quantized, codec, golden)
@@ -84,8 +84,8 @@ def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
     return MergedCheckpoint(merged.folder, merged.architecture, merged.digest)
 
 
-def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint) -> CompiledModel:
-    compile_ = backends.compiler(plan, store)
+def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint, codec: Codec) -> CompiledModel:
+    compile_ = backends.compiler(plan, store, codec)
     entry = _made(plan, store, plan.compile, lambda folder, advance: compile_(quantized, folder, advance))
     return CompiledModel(entry.folder, plan.backend.value, plan.target.name, entry.key)
 

@@ -107,6 +107,9 @@ class Plan:
             "context": self.context.value,
             "tools": tool_versions(TOOLS[self.backend.value]),
         }
+        if self.backend.value == "executorch":
+            # The program says which token ends an answer, which the prompt's format decides.
+            inputs["prompt"] = self.recipe.recipe.prompt.model_dump(mode="json")
         return Stage("compile", inputs)
 
     @cached_property

@@ -12,6 +12,7 @@ from slmc.errors import CompileError
 from slmc.models.compiled import library_here, read_compiled
 from slmc.names import BackendName, TargetName
 from slmc.plan import Plan
+from slmc.prompt import Codec
 from slmc.store import Store
 from slmc.target import load_target, native_triples
 
@@ -19,10 +20,10 @@ Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
 """Writes the artifact into an empty folder; `advance` counts weights."""
 
 READY: dict[TargetName, tuple[BackendName, ...]] = {
-    "host": ("tvm",),
-    "android": ("tvm",),
-    "ios": ("tvm",),
-    "metal": ("tvm",),
+    "host": ("tvm", "executorch"),
+    "android": ("tvm", "executorch"),
+    "ios": ("tvm", "executorch"),
+    "metal": ("tvm", "executorch"),
 }
 """What this version can build. The targets declare more; those come with later versions."""
 
@@ -41,20 +42,30 @@ def check_ready(target: TargetName, backend: BackendName) -> None:
 
 def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) -> Iterator[tuple[str, bool]]:
     """Each tensor with whether the artifact holds just what the checkpoint does."""
-    from slmc.backends.tvm import readback
+    from slmc.backends.executorch import readback as executorch
+    from slmc.backends.tvm import readback as tvm
 
-    readers = {"tvm": readback.read_back}
+    readers = {"tvm": tvm.read_back, "executorch": executorch.read_back}
     return readers[backend](model, artifact)
 
 
-def compiler(plan: Plan, store: Store) -> Compiler:
+def compiler(plan: Plan, store: Store, codec: Codec) -> Compiler:
     """The plan's backend, its tools checked. Raises CompileError or MissingToolError."""
     check_ready(plan.target.name, plan.backend.value)
-    makers: dict[BackendName, Callable[[Plan, Store], Compiler]] = {"tvm": _tvm}
-    return makers[plan.backend.value](plan, store)
+    makers: dict[BackendName, Callable[[Plan, Store, Codec], Compiler]] = {"tvm": _tvm, "executorch": _executorch}
+    return makers[plan.backend.value](plan, store, codec)
 
 
-def _tvm(plan: Plan, store: Store) -> Compiler:
+def _executorch(plan: Plan, store: Store, codec: Codec) -> Compiler:
+    from slmc.backends.executorch.compile import check_tools, compile_model
+
+    check_tools()
+    return lambda model, out, advance: compile_model(
+        model, out, advance, context=plan.context.value, end_id=codec.end_id
+    )
+
+
+def _tvm(plan: Plan, store: Store, codec: Codec) -> Compiler:
     from slmc.backends.tvm.compile import check_tools, compile_model
     from slmc.backends.tvm.stored import stored_library
 

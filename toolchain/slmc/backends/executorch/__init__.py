@@ -1,0 +1,1 @@
+"""ExecuTorch: a quantized checkpoint into a .pte file whose weights XNNPACK multiplies by."""

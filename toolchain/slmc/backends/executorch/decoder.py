@@ -8,6 +8,7 @@ A block is any module that takes and gives what `xnnpack.blocks` says: one that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import executorch.extension.llm.custom_ops.custom_ops
 import executorch.kernels.quantized  # noqa: F401 - both register operators
@@ -58,10 +59,10 @@ class Decoder(nn.Module):
         self.weights, self.blocks, self.head = weights, nn.ModuleList(blocks), head
 
     def forward(self, tokens: Tensor, position: Tensor) -> Tensor:
-        a, count, start = self._architecture, tokens.shape[1], position[0].item()
+        a, count, start = self._architecture, tokens.shape[1], cast(int, position[0].item())
         context = self.weights.cache(0)[0].shape[1]
-        torch._check(start >= 0)
-        torch._check(start + count <= context)
+        torch._check(start >= 0)  # type: ignore[no-untyped-call]
+        torch._check(start + count <= context)  # type: ignore[no-untyped-call]
         embedding, scales = self.weights.embedding, self.weights.embedding_scales
         rows = torch.ops.quantized_decomposed.embedding_4bit.dtype(
             embedding, scales, None, -8, 7, tokens, dtype=torch.float32
@@ -75,7 +76,7 @@ class Decoder(nn.Module):
             else:
                 (x,) = self.blocks[layer + 1](attended, x)
         (logits,) = self.head(x if self._every else x[:, -1:])
-        return logits
+        return cast(Tensor, logits)
 
     def _ropes(self, start: int, count: int) -> list[list[Tensor]]:
         """Of each layer: cosines and sines [n, 1, head_dim], or none."""
@@ -94,7 +95,7 @@ class Decoder(nn.Module):
         # What is in the cache is all within a window that is no shorter.
         mask = _window_mask(start, q.shape[1], keys.shape[1], window) if window and window < keys.shape[1] else None
         attended = torch.ops.llama.custom_sdpa(q, keys, values, start, mask, 0.0, mask is None, a.attention_scale)
-        return attended.reshape(1, q.shape[1], a.heads * a.head_dim)
+        return cast(Tensor, attended.reshape(1, q.shape[1], a.heads * a.head_dim))
 
 
 def _window_mask(start: int, count: int, context: int, window: int) -> Tensor:

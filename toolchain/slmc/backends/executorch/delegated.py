@@ -37,9 +37,7 @@ class Delegated:
         constants = store.get_named_data_store_output()
         return LoweredBackendModule(self._traced[shapes], "XnnpackBackend", block.payload, [], constants)
 
-    def _trace(
-        self, inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
-    ) -> torch.export.ExportedProgram:
+    def _trace(self, inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> torch.export.ExportedProgram:
         tokens = torch.export.Dim("tokens", min=1, max=self._tokens)
         example = tuple(torch.zeros([_EXAMPLE if extent == TOKENS else extent for extent in one]) for one in inputs)
         dynamic = tuple({i: tokens for i, extent in enumerate(one) if extent == TOKENS} for one in inputs)

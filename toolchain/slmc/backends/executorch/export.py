@@ -18,9 +18,10 @@ from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 from torch import nn
 
+from slmc.backends.executorch.child import tell
 from slmc.backends.executorch.decoder import Decoder, Weights
 from slmc.backends.executorch.delegated import Delegated
-from slmc.backends.executorch.pte import share_constants
+from slmc.backends.executorch.pte import PteFile, share_constants
 from slmc.backends.executorch.xnnpack.blocks import Blocks
 from slmc.backends.executorch.xnnpack.graph import Constants
 from slmc.models.projections import Projection
@@ -37,7 +38,7 @@ def export(reader: QuantizedReader, context: int, facts: Mapping[str, Any], out:
     made: list[nn.Module] = []
     for place in range(a.layers + 1):
         made.append(delegated(blocks.at(place)))
-        print(json.dumps({"weights": a.weights // (a.layers + 1)}), flush=True)
+        tell(weights=a.weights // (a.layers + 1))
     weight = blocks.weight(Projection.head(a))
     shared = {key: constants.data[key] for key in (weight.codes_key, weight.scales_key)} if a.tied else {}
     head, weights = delegated(blocks.head(), elsewhere=shared), Weights(reader, context)
@@ -78,6 +79,9 @@ def main() -> None:
     folder, context, facts, out = sys.argv[1:]
     with QuantizedReader(Path(folder)) as reader:
         export(reader, int(context), json.loads(facts), Path(out))
+    file = PteFile(Path(out))
+    outside = dict(sorted(file.operators("forward").items()))
+    tell(outside=outside, delegated=len(file.payloads("forward")))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class PteFile:
     @property
     def segments(self) -> memoryview:
         """All of them, from the first one's start."""
-        return memoryview(self._bytes)[self._base :]
+        return self._bytes.data[self._base :]
 
     def segment(self, index: int) -> bytes:
         found = self.program.segments[index]

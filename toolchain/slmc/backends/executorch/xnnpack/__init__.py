@@ -1,0 +1,1 @@
+"""A decoder as XNNPACK's graphs."""

@@ -16,8 +16,8 @@ negative; where a rope turns but a part of a head, the rest has cosines 1 and si
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -106,7 +106,8 @@ class Blocks:
         a = self.reader.architecture
         normed = self._norm(graph, x, f"model.layers.{layer}.input_layernorm.weight")
         found = []
-        for part, heads in (("q", a.heads), ("k", a.kv_heads), ("v", a.kv_heads)):
+        parts: tuple[tuple[Literal["q", "k", "v"], int], ...] = (("q", a.heads), ("k", a.kv_heads), ("v", a.kv_heads))
+        for part, heads in parts:
             matrix = Projection.attention(a, layer, part)
             rows = graph.linear(normed, self.weight(matrix), self._bias(matrix))
             value = graph.reshape(rows, 1, TOKENS, heads, a.head_dim)

@@ -20,7 +20,6 @@ from executorch.backends.xnnpack.utils.xnnpack_constants import (
     XNN_VALUE_FLAG_EXTERNAL_INPUT,
     XNN_VALUE_FLAG_EXTERNAL_OUTPUT,
 )
-from numpy.typing import NDArray
 
 from slmc.checkpoint.dtypes import Float32
 from slmc.quant.packing import Codes
@@ -190,9 +189,7 @@ class Graph:
             self._dynamics[x.id] = narrow
         return self._dynamics[x.id]
 
-    def _product(
-        self, x: Value, matrix: Value, bias: Float32 | None, shape: tuple[int, ...], columns: int
-    ) -> Value:
+    def _product(self, x: Value, matrix: Value, bias: Float32 | None, shape: tuple[int, ...], columns: int) -> Value:
         bias_id = XNN_INVALID_VALUE_ID if bias is None else self.constant(bias).id
         out = self._value((*shape[:-1], columns))
         self._node(schema.XNNFullyConnected(x.id, matrix.id, bias_id, out.id, 0))

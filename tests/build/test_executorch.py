@@ -1,0 +1,153 @@
+"""The executorch backend: what it exports answers as the quantized checkpoint does, and is read back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slmc import digest
+from slmc.architecture import EMBEDDING
+from slmc.artifacts import MergedCheckpoint
+from slmc.backends.executorch.compile import compile_model
+from slmc.backends.executorch.readback import read_back
+from slmc.checkpoint.reader import open_checkpoint
+from slmc.errors import CompileError, RunnerError
+from slmc.models.exported import PROGRAM, read_exported, write_exported
+from slmc.models.projections import projections
+from slmc.names import SCHEMES
+from slmc.quant.quantizer import quantize
+from slmc.quant.reader import QuantizedReader, open_quantized
+from slmc.runners.executorch_engine import ExecutorchEngine
+
+from .family_case import READ, Case, Logits, ids
+from .variants import CONTEXT, VARIANTS, write_model
+
+pytest.importorskip("executorch")
+pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
+END = 2
+FOUR_BITS = [name for name, variant in VARIANTS.items() if SCHEMES[variant.scheme].bits == 4]
+of_every_family = pytest.mark.parametrize("case", FOUR_BITS, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def artifact(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    compile_model(case.model, folder, lambda _: None, context=CONTEXT, end_id=END)
+    return folder
+
+
+def check(found: Logits, wanted: Logits) -> None:
+    """Activations are rounded to 8 bits, as by the native library's kernels: the same bound."""
+    error = float(np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean()))
+    assert error < 0.03
+
+
+@of_every_family
+def test_prefill_of_any_length(case: Case, artifact: Path) -> None:
+    counts, engine, found = np.array([1, 7, 33, 129, READ]), ExecutorchEngine(artifact), []
+    for count in counts:
+        engine.rewind(0)
+        found.append(engine.extend(case.tokens[:count]))
+    check(np.stack(found), case.logits[counts - 1])
+
+
+@of_every_family
+def test_decoding_after_a_rewind(case: Case, artifact: Path) -> None:
+    engine = ExecutorchEngine(artifact)
+    engine.extend([*case.tokens[:45], *ids(200, seed=1)])
+    engine.rewind(45)
+    check(np.stack([engine.extend([token]) for token in case.tokens[45:90]]), case.logits[45:90])
+
+
+@of_every_family
+def test_full_logits_are_those_of_each_token(case: Case, artifact: Path) -> None:
+    found = ExecutorchEngine(artifact)._run("full_logits", case.tokens[:60])
+    check(found, case.logits[:60])
+
+
+@of_every_family
+def test_every_matrix_reads_back_through_the_delegate(case: Case, artifact: Path) -> None:
+    found = dict(read_back(case.model, artifact))
+    assert len(found) == len(projections(case.model.architecture)) + 2
+    assert all(found.values())
+
+
+@of_every_family
+def test_a_tied_embedding_is_stored_once(case: Case, artifact: Path) -> None:
+    a = case.model.architecture
+    if not a.tied:
+        return
+    with QuantizedReader(case.model.folder) as reader:
+        start = reader.codes(EMBEDDING, 0, 1)
+    from slmc.backends.executorch.xnnpack.graph import pack_codes
+
+    assert (artifact / PROGRAM).read_bytes().count(pack_codes(start)) == 1
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantized checkpoint and, in `exported`, its program."""
+    folder = tmp_path_factory.mktemp("small")
+    write_model(VARIANTS["llama: untied"], folder / "base")
+    base = open_checkpoint(folder / "base")
+    for name in ("quantized", "exported"):
+        (folder / name).mkdir()
+    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    quantize(merged, SCHEMES["int4-g32"], (), folder / "quantized", lambda _: None)
+    compile_model(open_quantized(folder / "quantized"), folder / "exported", lambda _: None, context=64, end_id=END)
+    return folder
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    compile_model(open_quantized(small / "quantized"), tmp_path, lambda _: None, context=64, end_id=END)
+    assert digest.of_file(tmp_path / PROGRAM) == digest.of_file(small / "exported" / PROGRAM)
+
+
+def test_a_changed_bit_of_a_weight_reads_back_wrong(small: Path, tmp_path: Path) -> None:
+    model = open_quantized(small / "quantized")
+    projection = projections(model.architecture)[3]
+    with QuantizedReader(model.folder) as reader:
+        from slmc.backends.executorch.xnnpack.graph import pack_codes
+
+        content = pack_codes(projection.read(reader)[0])
+    program = bytearray((small / "exported" / PROGRAM).read_bytes())
+    program[program.index(content) + len(content) // 2] ^= 1
+    (tmp_path / PROGRAM).write_bytes(program)
+    wrong = [name for name, same in read_back(model, tmp_path) if not same]
+    assert [name.split()[0] for name in wrong] == [projection.source]
+
+
+def test_a_damaged_program_is_not_loaded(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "exported", tmp_path / "model")
+    with (tmp_path / "model" / PROGRAM).open("r+b") as stream:
+        stream.seek(5000)
+        stream.write(b"x")
+    with pytest.raises(RunnerError, match="missing or damaged"):
+        ExecutorchEngine(tmp_path / "model")
+
+
+def test_a_program_that_executorch_refuses_is_a_named_failure(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "exported", tmp_path / "model")
+    (tmp_path / "model" / PROGRAM).write_bytes(b"no program")
+    described = read_exported(tmp_path / "model")
+    changed = described.model_copy(update={"program_sha256": digest.of_file(tmp_path / "model" / PROGRAM)})
+    write_exported(tmp_path / "model", changed)
+    with pytest.raises(RunnerError, match="ExecuTorch can't load"):
+        ExecutorchEngine(tmp_path / "model")
+
+
+@pytest.mark.parametrize("tokens", [[], [-1], [131], [0] * 65])
+def test_what_an_engine_can_t_read_is_refused(small: Path, tokens: list[int]) -> None:
+    with pytest.raises(RunnerError):
+        ExecutorchEngine(small / "exported").extend(tokens)
+
+
+def test_a_model_in_8_bits_is_refused_by_name(small: Path, tmp_path: Path) -> None:
+    base = open_checkpoint(small / "base")
+    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    quantize(merged, SCHEMES["int8-g32"], (), tmp_path, lambda _: None)
+    with pytest.raises(CompileError, match=r"model\.embed_tokens\.weight is not in 4 bits"):
+        compile_model(open_quantized(tmp_path), tmp_path, lambda _: None, context=64, end_id=END)

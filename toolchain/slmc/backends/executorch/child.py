@@ -1,0 +1,50 @@
+"""Run one of this backend's programs; what it prints, line by line.
+
+torch and ExecuTorch are slow to load, write to standard error, and can die of a segmentation fault, which no
+`except` catches.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from tempfile import TemporaryFile
+from typing import Any
+
+from slmc.errors import CompileError
+
+_LAST_LINES = 20
+
+
+def tell(**facts: object) -> None:
+    """In such a program: one line for whoever started it."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+def lines(module: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The JSON lines of `python -m slmc.backends.executorch.<module>`. Raises CompileError with what it said last."""
+    command = [sys.executable, "-W", "ignore", "-m", f"slmc.backends.executorch.{module}", *arguments]
+    with TemporaryFile("w+", errors="replace") as said:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    if line.startswith("{"):  # ExecuTorch prints there too
+                        yield json.loads(line)
+            finally:
+                if process.poll() is None and sys.exc_info()[0] is not None:
+                    process.kill()
+        if process.returncode:
+            said.seek(0)
+            tail = "\n".join(said.read().strip().splitlines()[-_LAST_LINES:])
+            raise CompileError(f"executorch {module} {_cause(process.returncode)}\n{tail}".rstrip())
+
+
+def _cause(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"

@@ -1,0 +1,106 @@
+"""Export a quantized checkpoint into a folder: model.pte, and model.json, which says what it holds.
+
+The same program runs on Android, iOS and here: XNNPACK has kernels for each.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from slmc import digest
+from slmc.artifacts import QuantizedCheckpoint
+from slmc.backends.executorch import child
+from slmc.backends.executorch.tools import check_tools, versions
+from slmc.config_json import read_config
+from slmc.console import Advance
+from slmc.errors import CompileError
+from slmc.models.exported import PROGRAM, ExportedDecoder, write_exported
+from slmc.quant.reader import QuantizedReader
+
+__all__ = ["check_tools", "compile_model"]
+
+_GROUP_MULTIPLE = 32
+EXPECTED_OUTSIDE = frozenset(
+    {
+        *("llama::update_cache", "llama::custom_sdpa", "quantized_decomposed::embedding_4bit"),
+        *("aten::slice_copy", "aten::unsqueeze_copy", "aten::select_copy", "aten::sym_size"),
+        *("aten::_local_scalar_dense", "executorch_prim::et_view", "executorch_prim::add"),
+        # a sliding window's mask
+        *("aten::arange", "aten::add", "aten::sub", "aten::le", "aten::gt", "aten::logical_and", "aten::where"),
+        *("aten::bitwise_and", "aten::full", "aten::scalar_tensor", "aten::view_copy", "aten::arange.start_out"),
+        *("dim_order_ops::_to_dim_order_copy", "aten::_to_copy"),
+    }
+)
+"""Operators that may stand outside the delegate: none of them multiplies by a weight."""
+
+
+def compile_model(model: QuantizedCheckpoint, out: Path, advance: Advance, *, context: int, end_id: int) -> None:
+    """Write program and model.json into the empty folder `out`; `advance` counts weights.
+
+    `end_id` is the token that ends an answer. Raises CompileError for a tensor that XNNPACK can't hold, for an
+    operator that fell out of the delegate, and where ExecuTorch fails.
+    """
+    _check(model)
+    facts = _facts(model, context, end_id)
+    path = out / PROGRAM
+    for told in child.lines("export", [str(model.folder), str(context), json.dumps(facts), str(path)]):
+        if "weights" in told:
+            advance(told["weights"])
+        else:
+            _check_outside(told["outside"])
+            described = told
+    exported = ExportedDecoder(
+        program_sha256=digest.of_file(path),
+        delegate="xnnpack",
+        delegated=described["delegated"],
+        outside=described["outside"],
+        vocab_size=model.architecture.vocab_size,
+        context=context,
+        versions=versions(),
+    )
+    write_exported(out, exported)
+
+
+def _check(model: QuantizedCheckpoint) -> None:
+    with QuantizedReader(model.folder) as reader:
+        for spec in model.architecture.tensors():
+            if len(spec.shape) < 2:
+                continue
+            if not reader.is_quantized(spec.name) or reader.scheme(spec.name).bits != 4:
+                raise CompileError(
+                    f"{spec.name} is not in 4 bits, which is all that XNNPACK's grouped kernels take",
+                    where=model.folder,
+                    expected="every embedding, head and linear in 4 bits",
+                    todo="take it out of quantization.keep, and leave budget, max_size_mb, embedding and head out",
+                )
+        assert reader.group_size % _GROUP_MULTIPLE == 0
+
+
+def _facts(model: QuantizedCheckpoint, context: int, end_id: int) -> dict[str, object]:
+    """What ExecuTorch's own runners ask a program for (extension/llm/runner/constants.h)."""
+    config = read_config(model.folder)
+    ends = config.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [ends]
+    begin = config.get("bos_token_id")
+    return {
+        "get_max_seq_len": context,
+        "get_max_context_len": context,
+        "get_vocab_size": model.architecture.vocab_size,
+        "get_n_layers": model.architecture.layers,
+        "get_bos_id": begin if isinstance(begin, int) else end_id,
+        "get_eos_ids": sorted({end_id, *(one for one in listed if isinstance(one, int))}),
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+    }
+
+
+def _check_outside(outside: dict[str, int]) -> None:
+    fallen = sorted(set(outside) - EXPECTED_OUTSIDE)
+    if fallen:
+        raise CompileError(
+            f"outside the delegate: {', '.join(fallen)}",
+            expected=f"none but {', '.join(sorted(EXPECTED_OUTSIDE))}",
+            todo="this is a bug in slmc or another ExecuTorch: please report it",
+        )

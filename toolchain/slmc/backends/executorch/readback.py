@@ -1,0 +1,16 @@
+"""Read a .pte file back and hold it against the quantized checkpoint: its bytes, and what each graph does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from slmc.artifacts import QuantizedCheckpoint
+from slmc.backends.executorch import child
+from slmc.models.exported import PROGRAM
+
+
+def read_back(model: QuantizedCheckpoint, artifact: Path) -> Iterator[tuple[str, bool]]:
+    """Each matrix, with whether the program's graphs multiply by just that."""
+    for told in child.lines("reread", [str(model.folder), str(artifact / PROGRAM)]):
+        yield told["name"], told["same"]

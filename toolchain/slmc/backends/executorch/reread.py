@@ -1,0 +1,155 @@
+"""What a program's graphs multiply by, held against the quantized checkpoint, as a program of its own.
+
+The matrices of each graph are found in the order of its products, through the keys that it reads them by, so a
+matrix in another's place is seen as much as a changed bit. Then each goes through XNNPACK itself: a product with the
+identity must give back its weights.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import ml_dtypes
+import numpy as np
+import torch
+from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as xnnpack
+from executorch.exir import EdgeCompileConfig, to_edge
+from executorch.exir._serialize._flatbuffer import _flatc_decompile
+from executorch.exir._serialize._named_data_store import NamedDataStore
+from executorch.exir._serialize._program import PTEFile, serialize_pte_binary
+from executorch.exir.schema import Program
+from executorch.extension.pybindings import portable_lib
+
+from slmc.architecture import EMBEDDING
+from slmc.backends.executorch.child import tell
+from slmc.backends.executorch.delegated import Delegated
+from slmc.backends.executorch.pte import PteFile
+from slmc.backends.executorch.xnnpack.blocks import Block
+from slmc.backends.executorch.xnnpack.graph import TOKENS, Constants, Graph, Weight, pack_codes
+from slmc.checkpoint.dtypes import Float32
+from slmc.models.projections import Projection, projections
+from slmc.quant.packing import Codes
+from slmc.quant.reader import QuantizedReader
+
+_ROWS = 256
+"""Of the identity in one call."""
+_TOLERANCE = 0.05
+"""Steps of a code that XNNPACK's sum over a whole row may be off."""
+
+
+def check(reader: QuantizedReader, path: Path) -> Iterator[tuple[str, bool]]:
+    """Each matrix in the order of use, then the embedding."""
+    file, through = PteFile(path), ThroughDelegate()
+    named = file.named()
+    found = [one for _, payload in file.payloads("forward") for one in products(payload)]
+    wanted = projections(reader.architecture)
+    yield "number of matrices", len(found) == len(wanted)
+    for projection, (codes_key, scales_key) in zip(wanted, found, strict=False):
+        codes, scales = projection.read(reader)
+        stored = named[codes_key], named[scales_key]
+        same = stored == (pack_codes(codes), scales.astype(ml_dtypes.bfloat16).tobytes())
+        yield _name(projection), same and through.agrees(stored[0], stored[1], codes, scales)
+    codes = reader.codes(EMBEDDING, 0, reader.architecture.vocab_size)
+    content = pack_codes(codes)
+    yield EMBEDDING, file.constant(len(content), content) is not None
+
+
+def products(payload: bytes) -> list[tuple[str, str]]:
+    """Keys of codes and scales of each quantized product in a graph, in order."""
+    graph = _graph(payload)
+    values = {one["xvalue_union"].get("tensor_value", one["xvalue_union"])["id_out"]: one for one in graph["xvalues"]}
+    found = []
+    for node in graph["xnodes"]:
+        if node["xnode_union_type"] != "XNNFullyConnected":
+            continue
+        value = values[node["xnode_union"]["filter_id"]]
+        if value["xvalue_union_type"] != "XNNQuantizedTensorValue":
+            continue  # a norm's mean
+        union = value["xvalue_union"]
+        places = union["tensor_value"]["constant_buffer_idx"], union["quant_params"]["scale_buffer_idx"]
+        codes, scales = (graph["constant_data"][place]["named_key"] for place in places)
+        found.append((codes, scales))
+    return found
+
+
+def _graph(payload: bytes) -> dict[str, Any]:
+    header = xnnpack.XNNHeader.from_bytes(payload[: xnnpack.XNNHeader.EXPECTED_LENGTH])
+    start = header.flatbuffer_offset
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "schema.fbs").write_bytes(xnnpack._get_schema_bytes())
+        (folder / "graph.bin").write_bytes(payload[start : start + header.flatbuffer_size])
+        _flatc_decompile(name, str(folder / "schema.fbs"), str(folder / "graph.bin"), ["--raw-binary"])
+        found: dict[str, Any] = json.loads((folder / "graph.json").read_text())
+        return found
+
+
+class ThroughDelegate:
+    """Multiplies by a matrix in XNNPACK; a program for each shape, given other constants each time."""
+
+    def __init__(self) -> None:
+        self._programs: dict[tuple[int, int, int], tuple[Program, Weight]] = {}
+
+    def agrees(self, packed: bytes, narrow: bytes, codes: Codes, scales: Float32) -> bool:
+        (rows, columns), groups = codes.shape, scales.shape[1]
+        program, weight = self._program(rows, columns, columns // groups)
+        store = NamedDataStore()
+        store.add_named_data(weight.codes_key, packed, xnnpack.CONSTANT_TENSOR_ALIGNMENT)
+        store.add_named_data(weight.scales_key, narrow, xnnpack.CONSTANT_TENSOR_ALIGNMENT)
+        pte = PTEFile(program, None, store.get_named_data_store_output())
+        content = bytes(serialize_pte_binary(pte, extract_delegate_segments=True))
+        module = portable_lib._load_for_executorch_from_buffer(content)
+        steps = scales.repeat(columns // groups, axis=1)
+        for first in range(0, columns, _ROWS):
+            ones = torch.eye(columns)[first : first + _ROWS].unsqueeze(0)
+            answer = module.forward((ones,))[0][0].numpy().T
+            part = slice(first, first + _ROWS)
+            if np.abs(answer / steps[:, part] - codes[:, part]).max() > _TOLERANCE:
+                return False
+        return True
+
+    def _program(self, rows: int, columns: int, group: int) -> tuple[Program, Weight]:
+        shape = rows, columns, group
+        if shape not in self._programs:
+            constants = Constants()
+            weight = Weight(rows, columns, group, constants.add(b"codes"), constants.add(b"scales"))
+            graph = Graph(_ROWS, constants)
+            payload = graph.payload([graph.linear(graph.input(1, TOKENS, columns), weight)])
+            block = Block(payload, tuple(graph.keys), ((1, TOKENS, columns),), ((1, TOKENS, rows),))
+            delegated = Delegated(constants, _ROWS)(block, elsewhere=graph.keys)
+            tokens = torch.export.Dim("tokens", min=1, max=_ROWS)
+            example = (torch.zeros(1, 3, columns),)
+            traced = torch.export.export(_One(delegated), example, dynamic_shapes=({1: tokens},), strict=False)
+            edge = to_edge(traced, compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True))
+            self._programs[shape] = edge.to_executorch().executorch_program, weight
+        return self._programs[shape]
+
+
+class _One(torch.nn.Module):
+    def __init__(self, block: torch.nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (out,) = self.block(x)
+        return cast(torch.Tensor, out)
+
+
+def _name(projection: Projection) -> str:
+    return f"{projection.source} [{projection.start}:{projection.stop}]"
+
+
+def main() -> None:
+    folder, path = sys.argv[1:]
+    with QuantizedReader(Path(folder)) as reader:
+        for name, same in check(reader, Path(path)):
+            tell(name=name, same=same)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The runner of the executorch backend: `python -m slmc.runners.executorch --artifact FOLDER --workload FILE ...`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from slmc.runners import machine, program
+from slmc.runners.contract import Environment, Footer, ResultHeader
+from slmc.runners.executorch_engine import ExecutorchEngine
+from slmc.runners.files import ResultWriter, read_workload
+from slmc.runners.loop import answer_all
+
+
+def main() -> None:
+    parser = program.options("Answer a workload with a model that the executorch backend exported.", threads=1)
+    parser.add_argument("--artifact", type=Path, required=True)
+    chosen = parser.parse_args()
+    workload = read_workload(chosen.workload)
+    start = time.perf_counter()
+    engine = ExecutorchEngine(chosen.artifact, chosen.threads)
+    load_ms = (time.perf_counter() - start) * 1000
+    environment = Environment(
+        device=machine.device_name(),
+        os=machine.system_name(),
+        runtime="executorch",
+        version=f"{engine.version}, xnnpack",
+        threads=chosen.threads,
+        thermal=None,
+        artifact=program.artifact_digest(chosen.artifact),
+        precision="int4, activations int8 a token",
+        batched=False,
+    )
+    with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:
+        answer_all(engine, workload, program.open_codec(chosen.codec), writer)
+        writer.finish(Footer(peak_memory_bytes=machine.peak_memory_bytes(), load_ms=load_ms))
+
+
+if __name__ == "__main__":
+    program.end(main)

@@ -1,0 +1,74 @@
+"""Runs a decoder that the executorch backend exported, by ExecuTorch's own Python runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmc import digest
+from slmc.errors import MissingToolError, RunnerError
+from slmc.models.exported import PROGRAM, read_exported
+
+
+class ExecutorchEngine:
+    """An exported decoder with its cache. Raises RunnerError for a damaged folder, or a call beyond the context."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        exported, path = read_exported(folder), folder / PROGRAM
+        if not path.is_file() or digest.of_file(path) != exported.program_sha256:
+            raise RunnerError("the program is missing or damaged", where=path, todo="build or copy it again")
+        self._runtime = _runtime()
+        self._runtime._unsafe_reset_threadpool(threads)
+        try:
+            self._program = self._runtime._load_for_executorch(str(path))
+        except RuntimeError as error:
+            raise RunnerError(f"ExecuTorch can't load the program: {error}", where=path) from None
+        self.vocab_size, self.context = exported.vocab_size, exported.context
+        self.position = 0
+        self.version = exported.versions["executorch"]
+
+    def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Read more tokens; the next token's logits after the last of them, float32 [vocab_size]."""
+        if not 0 < len(ids) <= self.context - self.position:
+            raise RunnerError(
+                f"{len(ids)} tokens after {self.position}", expected=f"at least one, and {self.context} in all"
+            )
+        if not all(0 <= token < self.vocab_size for token in ids):
+            raise RunnerError("a token outside the vocabulary", expected=f"0 to {self.vocab_size - 1}")
+        logits: NDArray[np.float32] = self._run("forward", ids)[0]
+        self.position += len(ids)
+        return logits
+
+    def rewind(self, position: int) -> None:
+        """Forget what was read from a position on."""
+        if not 0 <= position <= self.position:
+            raise RunnerError(f"can't rewind to {position}", expected=f"a position from 0 to {self.position}")
+        self.position = position
+
+    def _run(self, method: str, ids: Sequence[int]) -> NDArray[np.float32]:
+        import torch
+
+        tokens, start = torch.tensor([list(ids)]), torch.tensor([self.position])
+        try:
+            (logits,) = self._program.run_method(method, (tokens, start))
+        except RuntimeError as error:
+            raise RunnerError(f"ExecuTorch failed: {error}") from None
+        found: NDArray[np.float32] = logits[0].numpy().copy()  # the runtime writes over it the next time
+        if not np.isfinite(found).all():
+            raise RunnerError("the model answered with values that are no numbers")
+        return found
+
+
+def _runtime() -> Any:
+    """The runtime with its operators registered."""
+    try:
+        import executorch.extension.llm.custom_ops.custom_ops
+        import executorch.kernels.quantized  # noqa: F401
+        from executorch.extension.pybindings import portable_lib
+    except ImportError as error:
+        raise MissingToolError(f"executorch is not installed: {error}", todo="pip install 'slmc[executorch]'") from None
+    return portable_lib
