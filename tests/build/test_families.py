@@ -54,7 +54,7 @@ def test_every_family_is_here_and_the_page_tells_of_every_variant() -> None:
         f"{row['family'].strip('`')}: {one}" for row in read_table() for one in row["tested variants"].split("; ")
     ]
     assert tested == list(VARIANTS)
-    assert all(row["tvm"] == "yes" for row in read_table())
+    assert all(row["tvm"] == row["executorch"] == "yes" for row in read_table())
 
 
 def test_the_text_model_of_one_with_images_opens_once_it_was_parted_as_the_page_says(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class ExecutorchEngine:
         self._runtime._unsafe_reset_threadpool(threads)
         try:
             self._program = self._runtime._load_for_executorch(str(path))
+            self._program.method_names()  # reads the file; before, it is only opened
         except RuntimeError as error:
             raise RunnerError(f"ExecuTorch can't load the program: {error}", where=path) from None
         self.vocab_size, self.context = exported.vocab_size, exported.context
