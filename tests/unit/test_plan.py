@@ -30,6 +30,13 @@ def edit(folder: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
+def test_float32_activations_are_refused_where_a_backend_has_none(recipe_folder: Path) -> None:
+    edit(recipe_folder, "context: 64", "targets: {ios: {backend: executorch, activations: float32}}")
+    with pytest.raises(RecipeError, match="'executorch' can't leave activations in float32"):
+        plan(recipe_folder, "ios")
+    assert plan(recipe_folder, "ios", Options(backend="tvm")).activations.value == "float32"
+
+
 def test_choices_tell_where_they_come_from(recipe_folder: Path) -> None:
     found = plan(recipe_folder)
     assert (found.backend.value, found.backend.origin) == ("tvm", "target")

@@ -189,7 +189,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         scheme=scheme,
         context=context,
         triples=native_triples(target) if backend.value == "tvm" else (),
-        activations=_activations(overrides),
+        activations=_activations(recipe, overrides, backend.value),
         validate=options.validate,
         architecture=architecture,
         quantization=quantization,
@@ -306,8 +306,14 @@ def _check_calibrated(recipe: LoadedRecipe, architecture: Architecture) -> None:
     )
 
 
-def _activations(overrides: TargetOverrides) -> Choice[Activations]:
+def _activations(recipe: LoadedRecipe, overrides: TargetOverrides, backend: BackendName) -> Choice[Activations]:
     asked = overrides.activations
+    if asked == "float32" and backend != "tvm":
+        raise RecipeError(
+            f"backend {backend!r} can't leave activations in float32",
+            where=f"{recipe.folder / 'recipe.yaml'}: targets",
+            expected="activations: float32 with backend tvm alone",
+        )
     return Choice("int8", "default") if asked is None else Choice(asked, "recipe")
 
 

@@ -1,4 +1,4 @@
-"""The matrices of a decoder as its layers use them, one by one, wherever a checkpoint stores them.
+"""The matrices of a decoder as its layers use them, one by one, wherever a checkpoint stores them; and its vectors.
 
 Phi-3 stores q, k and v as rows of one tensor, and gate and up of another; a tied head is the embedding.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from slmc.architecture import EMBEDDING, HEAD, Architecture
+import numpy as np
+
+from slmc.architecture import EMBEDDING, HEAD, Architecture, TensorSpec
 from slmc.checkpoint.dtypes import Float32
 from slmc.quant.packing import Codes
 from slmc.quant.reader import QuantizedReader
@@ -69,3 +71,11 @@ def projections(a: Architecture) -> list[Projection]:
         found += [Projection.output(a, layer)]
         found += [Projection.mlp(a, layer, part) for part in ("gate", "up", "down")]
     return [*found, Projection.head(a)]
+
+
+def stored_vector(reader: QuantizedReader, source: TensorSpec) -> Float32:
+    """A norm or bias as backends store it: where the family's norms scale by 1 + w, the 1 is in it."""
+    vector = reader.plain(source.name)
+    offset = reader.architecture.norm_offset if source.role == "norm" else 0.0
+    stored: Float32 = (vector + np.float32(offset)).astype(np.float32)
+    return stored

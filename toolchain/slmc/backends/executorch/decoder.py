@@ -19,8 +19,19 @@ from torch import Tensor, nn
 
 from slmc.architecture import EMBEDDING, Architecture
 from slmc.backends.executorch.xnnpack.graph import pack_codes
+from slmc.checkpoint.dtypes import Float32
 from slmc.models.decoder import rope_tables
 from slmc.quant.reader import QuantizedReader
+
+
+def rope_inputs(a: Architecture, context: int) -> dict[str, Float32]:
+    """Of each rope by name, as the blocks take them: float32 [context, head_dim]."""
+    found = {}
+    for i, (cosines, sines) in enumerate(rope_tables(a, context)):
+        rest = np.zeros((context, a.head_dim - a.rotary_dim), np.float32)
+        found[f"cosines_{i}"] = np.concatenate([cosines, cosines, rest + 1], 1)
+        found[f"sines_{i}"] = np.concatenate([-sines, sines, rest], 1)
+    return found
 
 
 class Weights(nn.Module):
@@ -34,10 +45,8 @@ class Weights(nn.Module):
         self.register_buffer("embedding", torch.from_numpy(packed.copy()))
         narrow = scales.astype(ml_dtypes.bfloat16).view(np.int16)
         self.register_buffer("embedding_scales", torch.from_numpy(narrow).view(torch.bfloat16))
-        for i, (cosines, sines) in enumerate(rope_tables(a, context)):
-            rest = np.zeros((context, a.head_dim - a.rotary_dim), np.float32)
-            self.register_buffer(f"cosines_{i}", torch.from_numpy(np.concatenate([cosines, cosines, rest + 1], 1)))
-            self.register_buffer(f"sines_{i}", torch.from_numpy(np.concatenate([-sines, sines, rest], 1)))
+        for name, table in rope_inputs(a, context).items():
+            self.register_buffer(name, torch.from_numpy(table))
         for layer in range(a.layers):
             for name in ("keys", "values"):
                 cache = torch.zeros(1, context, a.kv_heads, a.head_dim)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.executorch import child
-from slmc.models.exported import PROGRAM
+from slmc.models.exported import PROGRAM, read_exported
 
 
 def read_back(model: QuantizedCheckpoint, artifact: Path) -> Iterator[tuple[str, bool]]:
-    """Each matrix, with whether the program's graphs multiply by just that."""
-    for told in child.lines("reread", [str(model.folder), str(artifact / PROGRAM)]):
+    """Each tensor of the checkpoint, and the ropes, with whether the program uses just that."""
+    for told in child.lines(
+        "reread", [str(model.folder), str(artifact / PROGRAM), str(read_exported(artifact).context)]
+    ):
         yield told["name"], told["same"]

@@ -27,12 +27,14 @@ from executorch.extension.pybindings import portable_lib
 
 from slmc.architecture import EMBEDDING
 from slmc.backends.executorch.child import tell
+from slmc.backends.executorch.decoder import rope_inputs
 from slmc.backends.executorch.delegated import Delegated
 from slmc.backends.executorch.pte import PteFile
 from slmc.backends.executorch.xnnpack.blocks import Block
 from slmc.backends.executorch.xnnpack.graph import TOKENS, Constants, Graph, Weight, pack_codes
 from slmc.checkpoint.dtypes import Float32
-from slmc.models.projections import Projection, projections
+from slmc.models.decoder import decoder_parameters
+from slmc.models.projections import Projection, projections, stored_vector
 from slmc.quant.packing import Codes
 from slmc.quant.reader import QuantizedReader
 
@@ -42,27 +44,44 @@ _TOLERANCE = 0.05
 """Steps of a code that XNNPACK's sum over a whole row may be off."""
 
 
-def check(reader: QuantizedReader, path: Path) -> Iterator[tuple[str, bool]]:
-    """Each matrix in the order of use, then the embedding."""
+def check(reader: QuantizedReader, path: Path, context: int) -> Iterator[tuple[str, bool]]:
+    """Each matrix and vector in the order of use, then what lies outside the graphs."""
     file, through = PteFile(path), ThroughDelegate()
     named = file.named()
-    found = [one for _, payload in file.payloads("forward") for one in products(payload)]
-    wanted = projections(reader.architecture)
+    graphs = [_graph(payload) for _, payload in file.payloads("forward")]
+    found, wanted = [one for graph in graphs for one in products(graph)], projections(reader.architecture)
     yield "number of matrices", len(found) == len(wanted)
     for projection, (codes_key, scales_key) in zip(wanted, found, strict=False):
         codes, scales = projection.read(reader)
         stored = named[codes_key], named[scales_key]
-        same = stored == (pack_codes(codes), scales.astype(ml_dtypes.bfloat16).tobytes())
+        same = stored == (pack_codes(codes), _narrow(scales))
         yield _name(projection), same and through.agrees(stored[0], stored[1], codes, scales)
-    codes = reader.codes(EMBEDDING, 0, reader.architecture.vocab_size)
-    content = pack_codes(codes)
-    yield EMBEDDING, file.constant(len(content), content) is not None
+    yield from _check_vectors(reader, [named[key] for graph in graphs for key in vectors(graph)])
+    a = reader.architecture
+    outside = {
+        EMBEDDING: pack_codes(reader.codes(EMBEDDING, 0, a.vocab_size)),
+        f"{EMBEDDING} scales": _narrow(reader.scales(EMBEDDING, 0, a.vocab_size)),
+        **{name: table.tobytes() for name, table in rope_inputs(a, context).items()},
+    }
+    for name, content in outside.items():
+        yield name, file.constant(len(content), content) is not None
 
 
-def products(payload: bytes) -> list[tuple[str, str]]:
+def _check_vectors(reader: QuantizedReader, found: list[bytes]) -> Iterator[tuple[str, bool]]:
+    parameters = (one for one in decoder_parameters(reader.architecture) if not one.is_matrix)
+    wanted = [source for parameter in parameters for source in parameter.sources]
+    yield "number of norms and biases", len(found) == len(wanted)
+    for source, content in zip(wanted, found, strict=False):
+        yield source.name, content == stored_vector(reader, source).tobytes()
+
+
+def _narrow(scales: Float32) -> bytes:
+    return scales.astype(ml_dtypes.bfloat16).tobytes()
+
+
+def products(graph: dict[str, Any]) -> list[tuple[str, str]]:
     """Keys of codes and scales of each quantized product in a graph, in order."""
-    graph = _graph(payload)
-    values = {one["xvalue_union"].get("tensor_value", one["xvalue_union"])["id_out"]: one for one in graph["xvalues"]}
+    values = {_tensor(one)["id_out"]: one for one in graph["xvalues"]}
     found = []
     for node in graph["xnodes"]:
         if node["xnode_union_type"] != "XNNFullyConnected":
@@ -70,10 +89,22 @@ def products(payload: bytes) -> list[tuple[str, str]]:
         value = values[node["xnode_union"]["filter_id"]]
         if value["xvalue_union_type"] != "XNNQuantizedTensorValue":
             continue  # a norm's mean
-        union = value["xvalue_union"]
-        places = union["tensor_value"]["constant_buffer_idx"], union["quant_params"]["scale_buffer_idx"]
+        places = _tensor(value)["constant_buffer_idx"], value["xvalue_union"]["quant_params"]["scale_buffer_idx"]
         codes, scales = (graph["constant_data"][place]["named_key"] for place in places)
         found.append((codes, scales))
+    return found
+
+
+def vectors(graph: dict[str, Any]) -> list[str]:
+    """Keys of a graph's norms and biases, in order: its constants of one dimension but for single numbers."""
+    tensors = [_tensor(one) for one in graph["xvalues"]]
+    constant = [one for one in tensors if one["constant_buffer_idx"] and one["num_dims"] == 1 and one["dims"] != [1]]
+    return [graph["constant_data"][one["constant_buffer_idx"]]["named_key"] for one in constant]
+
+
+def _tensor(value: dict[str, Any]) -> dict[str, Any]:
+    union: dict[str, Any] = value["xvalue_union"]
+    found: dict[str, Any] = union.get("tensor_value", union)
     return found
 
 
@@ -145,9 +176,9 @@ def _name(projection: Projection) -> str:
 
 
 def main() -> None:
-    folder, path = sys.argv[1:]
+    folder, path, context = sys.argv[1:]
     with QuantizedReader(Path(folder)) as reader:
-        for name, same in check(reader, Path(path)):
+        for name, same in check(reader, Path(path), int(context)):
             tell(name=name, same=same)
 
 

@@ -29,7 +29,6 @@ from slmc.quant.reader import QuantizedReader
 
 __all__ = ["check_tools", "compile_model"]
 
-HEAD_DIM_MULTIPLE = 16
 Builder = Callable[[str, Path], None]
 """Builds the library for a triple at a path."""
 
@@ -61,7 +60,7 @@ def check_shape(architecture: Architecture, folder: Path) -> None:
     dimensions = (
         ("hidden_size", architecture.hidden_size, layout.BLOCK),
         ("intermediate_size", architecture.intermediate_size, layout.BLOCK),
-        ("head_dim", architecture.head_dim, HEAD_DIM_MULTIPLE),
+        ("head_dim", architecture.head_dim, layout.HEAD_DIM_STEP),
         ("num_attention_heads * head_dim", architecture.heads * architecture.head_dim, layout.BLOCK),
     )
     for name, size, multiple in dimensions:

@@ -31,6 +31,8 @@ LANES = 8
 """Rows of a block."""
 BLOCK = 32
 """Columns of a block."""
+HEAD_DIM_STEP = 16
+"""What a head's elements are a multiple of: attention sums values by so many."""
 VECTOR = 32
 """Bytes of a vector."""
 ROWS_MULTIPLE = 32

@@ -18,6 +18,7 @@ from slmc.backends.tvm.weights import NO_ROPE, Config, Gate, Kind, Layer, Tensor
 from slmc.console import Advance
 from slmc.errors import CompileError
 from slmc.models.decoder import Parameter, decoder_parameters, rope_tables
+from slmc.models.projections import stored_vector
 from slmc.names import Activations, Bits
 from slmc.quant.reader import QuantizedReader
 
@@ -121,14 +122,6 @@ def _vector_size(parameter: Parameter) -> int:
     """A norm as it is, a bias with its matrix's padding."""
     size = parameter.shape[0]
     return layout.padded_rows(size) if parameter.sources[0].role == "bias" else size
-
-
-def stored_vector(reader: QuantizedReader, source: TensorSpec) -> layout.Float32:
-    """A norm or bias as the kernels take it: where the family's norms scale by 1 + w, the 1 is in it."""
-    vector = reader.plain(source.name)
-    offset = reader.architecture.norm_offset if source.role == "norm" else 0.0
-    stored: layout.Float32 = (vector + np.float32(offset)).astype(np.float32)
-    return stored
 
 
 def _write_vector(reader: QuantizedReader, parameter: Parameter, writer: WeightsWriter) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.tvm import layout
-from slmc.backends.tvm.pack import rope_tensors, stored_vector
+from slmc.backends.tvm.pack import rope_tensors
 from slmc.backends.tvm.weights import WeightsReader
 from slmc.checkpoint.reader import row_blocks
 from slmc.models.compiled import WEIGHTS
 from slmc.models.decoder import Parameter, decoder_parameters
+from slmc.models.projections import stored_vector
 from slmc.quant.reader import QuantizedReader
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from slmc.backends.executorch.xnnpack.graph import TOKENS, Constants, Graph, Value, Weight, pack_weight
 from slmc.checkpoint.dtypes import Float32
-from slmc.models.projections import Projection
+from slmc.models.projections import Projection, stored_vector
 from slmc.quant.reader import QuantizedReader
 
 
@@ -146,11 +146,14 @@ class Blocks:
         a = self.reader.architecture
         epsilon = graph.constant(np.array([a.rms_eps], np.float32))
         inverse = graph.reciprocal_square_root(graph.add(graph.mean(graph.multiply(x, x)), epsilon))
-        weight = (self.reader.plain(name) + np.float32(a.norm_offset)).astype(np.float32)
-        return graph.multiply(graph.multiply(x, inverse), graph.constant(weight))
+        return graph.multiply(graph.multiply(x, inverse), graph.constant(self._vector(name)))
 
     def _bias(self, matrix: Projection) -> Float32 | None:
-        return None if matrix.bias is None else self.reader.plain(matrix.bias)
+        return None if matrix.bias is None else self._vector(matrix.bias)
+
+    def _vector(self, name: str) -> Float32:
+        specs = {spec.name: spec for spec in self.reader.architecture.tensors()}
+        return stored_vector(self.reader, specs[name])
 
 
 def _block(graph: Graph, outputs: list[Value]) -> Block:

@@ -31,9 +31,9 @@ from slmc.backends.tvm.kernels.tir import (
     splat,
     store,
 )
+from slmc.backends.tvm.layout import HEAD_DIM_STEP
 
 _MASKED = -1e30
-HEAD_DIM_STEP = 16
 
 
 @dataclass(frozen=True)
