@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from slmc.architecture import CALIBRATED, FAMILIES, Family
+from slmc.backends import check_delegation, here
+from slmc.backends.executorch.profiles import check_delegate
 from slmc.config_json import read_architecture
-from slmc.errors import CheckpointError, InputError, RecipeError
+from slmc.errors import CheckpointError, GateFailed, InputError, MissingToolError, RecipeError
 from slmc.forecast import foretell
+from slmc.models.exported import Delegation, ExportedDecoder, write_exported
 from slmc.names import SCHEMES
 from slmc.plan import Options, Plan, resolve
 from slmc.recipe import Quantization, load_recipe
+from slmc.store import Store
 from slmc.target import load_target
 
 from .configs import CONFIGS
@@ -201,3 +205,68 @@ def test_planning_imports_nothing_heavy(recipe_folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout)["name"] == "small-1.0.0-host-tvm"
+
+
+def test_a_delegate_is_the_target_s_first_unless_named(recipe_folder: Path) -> None:
+    found = plan(recipe_folder, "android").delegate
+    assert found is not None
+    assert (found.value, found.origin) == ("xnnpack", "target")
+    assert plan(recipe_folder, "android", Options(backend="tvm")).delegate is None
+
+
+def test_a_named_delegate_makes_another_bundle(recipe_folder: Path) -> None:
+    usual, other = plan(recipe_folder, "android"), plan(recipe_folder, "android", Options(delegate="vulkan"))
+    assert other.name == f"{usual.name}-vulkan"
+    assert other.compile.key != usual.compile.key
+    edit(recipe_folder, "context: 64", "targets: {android: {delegate: vulkan}}")
+    found = plan(recipe_folder, "android").delegate
+    assert found is not None
+    assert (found.value, found.origin) == ("vulkan", "recipe")
+
+
+def test_a_delegate_that_a_target_lacks_is_refused(recipe_folder: Path) -> None:
+    with pytest.raises(InputError, match="target ios has no delegate 'vulkan'"):
+        plan(recipe_folder, "ios", Options(backend="executorch", delegate="vulkan"))
+
+
+def test_a_delegate_without_its_backend_is_refused(recipe_folder: Path) -> None:
+    with pytest.raises(InputError, match="backend tvm has no delegates"):
+        plan(recipe_folder, "host", Options(delegate="xnnpack"))
+    edit(recipe_folder, "context: 64", "targets: {android: {backend: tvm, delegate: vulkan}}")
+    with pytest.raises(RecipeError, match="backend tvm has no delegates"):
+        plan(recipe_folder, "android")
+
+
+def test_what_a_delegate_leaves_to_the_cpu_is_gated(recipe_folder: Path, tmp_path: Path) -> None:
+    found = Delegation(delegate="vulkan", graphs=2, outside={"aten::mm": 3, "aten::add": 1}, unexpected={"aten::mm": 3})
+    write_exported(
+        tmp_path,
+        ExportedDecoder(
+            program_sha256="0" * 64, delegation=found, one_token=False, vocab_size=1, context=1, versions={}
+        ),
+    )
+    chosen = plan(recipe_folder, "android", Options(delegate="vulkan"))
+    with pytest.raises(GateFailed, match=r"leaves 3 operators to the CPU that it should run: aten::mm \(3\)"):
+        check_delegation(chosen, tmp_path)
+    edit(recipe_folder, "context: 64", "gates: {max_outside_delegate: 3}")
+    assert check_delegation(plan(recipe_folder, "android", Options(delegate="vulkan")), tmp_path) == found
+
+
+def test_a_delegate_that_needs_a_vendor_s_kit_says_which(recipe_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QNN_SDK_ROOT", raising=False)
+    architecture = plan(recipe_folder, "android", Options(delegate="qnn")).architecture
+    with pytest.raises(MissingToolError, match="Qualcomm AI Engine Direct SDK") as error:
+        check_delegate("qnn", architecture, 64)
+    assert "QNN_SDK_ROOT" in str(error.value)
+
+
+def test_only_a_delegate_of_this_system_runs_here(recipe_folder: Path, tmp_path: Path) -> None:
+    for name, wanted in (("xnnpack", []), ("vulkan", None)):
+        delegation = Delegation(delegate=name, graphs=1, outside={}, unexpected={})
+        write_exported(
+            tmp_path,
+            ExportedDecoder(
+                program_sha256="0" * 64, delegation=delegation, one_token=False, vocab_size=1, context=1, versions={}
+            ),
+        )
+        assert here(Store(tmp_path / "store"), "executorch", tmp_path) == wanted

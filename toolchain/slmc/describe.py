@@ -18,6 +18,7 @@ from slmc.bundle.manifest import (
     RunRecord,
     Validation,
 )
+from slmc.models.exported import Delegation
 from slmc.plan import TOOLS, Plan, code_digest, data_digests, tool_versions
 from slmc.prompt import Codec
 from slmc.quant.table import read_table
@@ -70,7 +71,7 @@ def _reference_answer(answer: Answer, labels: tuple[str, ...]) -> ReferenceAnswe
     return ReferenceAnswer(answer=text or "", logprobs={})
 
 
-def make_manifest(plan: Plan, quantized: QuantizedCheckpoint) -> Manifest:
+def make_manifest(plan: Plan, quantized: QuantizedCheckpoint, delegation: Delegation | None) -> Manifest:
     """Everything but the files, which packing fills in."""
     recipe, target = plan.recipe.recipe, plan.target
     return Manifest(
@@ -80,6 +81,7 @@ def make_manifest(plan: Plan, quantized: QuantizedCheckpoint) -> Manifest:
         backend=plan.backend.value,
         minimum_os=target.minimum_os,
         context=plan.context.value,
+        delegation=delegation,
         artifact=target.layout.artifact,
         tokenizer=target.layout.tokenizer,
         labels=plan.recipe.labels(),

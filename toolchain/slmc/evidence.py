@@ -77,7 +77,7 @@ def compared(tensors: Iterable[tuple[str, bool]]) -> ReadBack:
 def _rung(
     name: RungName,
     file: str,
-    climb: Callable[[], Entry],
+    climb: Callable[[], Entry | None],
     tensors: Iterable[tuple[str, bool]],
     adapter: AdapterSurvival | None = None,
 ) -> Rung:
@@ -85,6 +85,7 @@ def _rung(
     found = compared(tensors)
     try:
         with console.step(name) as told:
-            return Rung(name, told(climb()).folder / file, found, adapter)
+            entry = climb()
+            return Rung(name, None if entry is None else told(entry).folder / file, found, adapter)
     except RunnerFailed as failed:
         return Rung(name, failed.failure, found, adapter)

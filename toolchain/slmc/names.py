@@ -8,6 +8,8 @@ from typing import Literal
 
 TargetName = Literal["host", "ios", "android", "metal"]
 BackendName = Literal["executorch", "coreml", "tvm", "mlc"]
+DelegateName = Literal["xnnpack", "vulkan", "coreml", "mlx", "qnn"]
+"""What runs a program's matmuls, of backend executorch."""
 SchemeName = Literal["int4-g32", "int4-g64", "int4-g128", "int8-g32", "int8-g64", "int8-g128"]
 MethodName = Literal["rtn", "gptq", "tuned", "imported"]
 """Whose codes a tensor has; those of a checkpoint that was quantized before are imported."""

@@ -42,7 +42,8 @@ class Built:
 def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> Built:
     """Build the plan's bundle into `out/<name>`; prove it where the plan says so.
 
-    `limit` asks only so many items of the evaluation file. Raises SlmcError; a broken gate is no error here.
+    `limit` asks only so many items of the evaluation file. Raises SlmcError; a gate that the ladder breaks is no
+    error here, but nothing is delivered where a delegate leaves to the CPU what it should run.
     """
     backends.check_ready(plan.target.name, plan.backend.value)
     if plan.validate or plan.quantization.calibrated:
@@ -52,8 +53,9 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     reference = run_reference(plan, store, merged, codec, limit) if plan.validate else None
     chosen = choose(plan, store, merged, codec, reference)
     compiled = compile_stage(chosen.plan, store, chosen.quantized, codec)
+    delegation = backends.check_delegation(chosen.plan, compiled.folder)
     golden = make_golden(chosen.plan, codec, reference)
-    manifest = make_manifest(chosen.plan, chosen.quantized)
+    manifest = make_manifest(chosen.plan, chosen.quantized, delegation)
     content = Content(compiled, chosen.quantized, codec, golden)
     stored = _made(chosen.plan, store, chosen.plan.bundle, lambda folder, _: pack(content, manifest, folder))
     bundle = out / plan.name

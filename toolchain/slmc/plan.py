@@ -21,7 +21,7 @@ from slmc.config_json import read_architecture
 from slmc.errors import InputError, RecipeError
 from slmc.forecast import Forecast, bit_budget, foretell
 from slmc.imported import imported_schemes
-from slmc.names import BITS, SCHEMES, Activations, BackendName, Bits, Scheme, SchemeName
+from slmc.names import BITS, SCHEMES, Activations, BackendName, Bits, DelegateName, Scheme, SchemeName
 from slmc.recipe import LoadedRecipe, Quantization, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
@@ -68,6 +68,8 @@ class Plan:
     backend: Choice[BackendName]
     scheme: Choice[SchemeName]
     context: Choice[int]
+    delegate: Choice[DelegateName] | None
+    """Of backend executorch; None for any other."""
     triples: tuple[str, ...]
     """That backend tvm builds for; empty for any other."""
     activations: Choice[Activations]
@@ -110,6 +112,8 @@ class Plan:
         if self.backend.value == "executorch":
             # The program says which token ends an answer, which the prompt's format decides.
             inputs["prompt"] = self.recipe.recipe.prompt.model_dump(mode="json")
+        if self.delegate is not None:
+            inputs["delegate"] = self.delegate.value
         return Stage("compile", inputs)
 
     @cached_property
@@ -143,7 +147,10 @@ class Plan:
     def name(self) -> str:
         """The bundle's folder name."""
         recipe = self.recipe.recipe
-        return f"{recipe.name}-{recipe.version}-{self.target.name}-{self.backend.value}"
+        name = f"{recipe.name}-{recipe.version}-{self.target.name}-{self.backend.value}"
+        if self.delegate is None or self.delegate.value == self.target.delegates[0]:
+            return name
+        return f"{name}-{self.delegate.value}"
 
     def fits(self) -> tuple[Fit, ...]:
         limit = 1024 * 1024
@@ -159,6 +166,7 @@ class Options:
     backend: BackendName | None = None
     validate: bool = True
     """Run the reference and the ladder; without them the golden file has the data's answers alone."""
+    delegate: DelegateName | None = None
 
 
 def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None) -> Plan:
@@ -188,6 +196,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         backend=backend,
         scheme=scheme,
         context=context,
+        delegate=_delegate(recipe, target, overrides, options, backend),
         triples=native_triples(target) if backend.value == "tvm" else (),
         activations=_activations(recipe, overrides, backend.value),
         validate=options.validate,
@@ -207,6 +216,33 @@ def _backend(target: Target, overrides: TargetOverrides, options: Options) -> Ch
     if asked.value not in target.backends:
         raise InputError(
             f"target {target.name} has no backend {asked.value!r}", expected=f"one of {', '.join(target.backends)}"
+        )
+    return asked
+
+
+def _delegate(
+    recipe: LoadedRecipe, target: Target, overrides: TargetOverrides, options: Options, backend: Choice[BackendName]
+) -> Choice[DelegateName] | None:
+    if backend.value != "executorch":
+        if options.delegate is not None:
+            raise InputError(
+                f"backend {backend.value} has no delegates", expected="--backend executorch beside --delegate"
+            )
+        if overrides.delegate is not None and backend.origin != "option":
+            raise RecipeError(
+                f"backend {backend.value} has no delegates",
+                where=f"{recipe.folder / 'recipe.yaml'}: targets.{target.name}.delegate",
+                todo="add backend: executorch, or leave delegate out",
+            )
+        return None
+    asked: Choice[DelegateName] = Choice(target.delegates[0], "target")
+    if overrides.delegate is not None:
+        asked = Choice(overrides.delegate, "recipe")
+    if options.delegate is not None:
+        asked = Choice(options.delegate, "option")
+    if asked.value not in target.delegates:
+        raise InputError(
+            f"target {target.name} has no delegate {asked.value!r}", expected=f"one of {', '.join(target.delegates)}"
         )
     return asked
 

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from slmc import digest
 from slmc.architecture import Architecture
 from slmc.errors import RecipeError
-from slmc.names import Activations, BackendName, Bits, SchemeName, TargetName
+from slmc.names import Activations, BackendName, Bits, DelegateName, SchemeName, TargetName
 from slmc.strict import Strict, parse
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -160,6 +160,7 @@ class TargetOverrides(Strict):
     """What this recipe wants otherwise on one target."""
 
     backend: BackendName | None = None
+    delegate: DelegateName | None = Field(default=None, description="backend executorch: what runs the matmuls")
     scheme: SchemeName | None = None
     context: Annotated[int, Field(gt=0)] | None = None
     activations: Activations | None = Field(
@@ -180,6 +181,10 @@ class Gates(Strict):
     min_agreement: Share = Field(
         default=0.98,
         description="share of next tokens on which the compiled rung's first choice is the quantized rung's",
+    )
+    max_outside_delegate: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="backend executorch: operators in one call that the delegate should run and does not",
     )
     min_survival: Share = Field(
         default=0.9,

@@ -80,13 +80,16 @@ def run_quantized(plan: Plan, store: Store, quantized: QuantizedCheckpoint, refe
     )
 
 
-def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry:
+def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry | None:
     """Ask the bundle on this machine, with its own library or, where it has none for this machine, with one that is
-    built from the same sources; a result of another machine is another result.
+    built from the same sources; a result of another machine is another result. None where this machine can't run it.
     """
+    here = backends.here(store, manifest.backend, bundle / manifest.artifact)
+    if here is None:
+        return None
     machine = [platform.node(), platform.system(), platform.machine()]
     stage = Stage("compiled", {"bundle": manifest.digest, "reference": reference.key, "machine": machine})
-    command = [*bundle_command(bundle, manifest), *backends.here(store, manifest.backend, bundle / manifest.artifact)]
+    command = [*bundle_command(bundle, manifest), *here]
     return _answer(store, stage, command, reference.folder / WATCHED, COMPILED)
 
 

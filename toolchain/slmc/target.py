@@ -12,7 +12,7 @@ from pydantic import Field
 
 from slmc import digest
 from slmc.errors import CompileError, InputError, RecipeError, did_you_mean
-from slmc.names import BackendName, TargetName
+from slmc.names import BackendName, DelegateName, TargetName
 from slmc.strict import Strict, parse
 
 MIB = 1024 * 1024
@@ -50,6 +50,7 @@ class Target(Strict):
     title: str
     minimum_os: str
     backends: Annotated[tuple[BackendName, ...], Field(min_length=1)] = Field(description="in order of preference")
+    delegates: tuple[DelegateName, ...] = Field(default=(), description="of backend executorch, in order of preference")
     device_classes: tuple[DeviceClass, ...] = Field(
         default=(), description="empty for the host, whose memory is measured"
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.console import Advance
-from slmc.errors import CompileError
+from slmc.errors import CompileError, GateFailed
 from slmc.models.compiled import library_here, read_compiled
+from slmc.models.exported import Delegation, read_exported
 from slmc.names import BackendName, TargetName
 from slmc.plan import Plan
 from slmc.prompt import Codec
@@ -60,9 +61,27 @@ def _executorch(plan: Plan, store: Store, codec: Codec) -> Compiler:
     from slmc.backends.executorch.compile import check_tools, compile_model
 
     check_tools()
+    assert plan.delegate is not None
+    context, delegate = plan.context.value, plan.delegate.value
     return lambda model, out, advance: compile_model(
-        model, out, advance, context=plan.context.value, end_id=codec.end_id
+        model, out, advance, context=context, end_id=codec.end_id, delegate=delegate
     )
+
+
+def check_delegation(plan: Plan, artifact: Path) -> Delegation | None:
+    """What the delegate took over; None for a backend without. Raises GateFailed where it is less than promised."""
+    if plan.delegate is None:
+        return None
+    found, limit = read_exported(artifact).delegation, plan.recipe.recipe.gates.max_outside_delegate
+    count = sum(found.unexpected.values())
+    if count > limit:
+        named = ", ".join(f"{name} ({times})" for name, times in found.unexpected.items())
+        raise GateFailed(
+            f"delegate {found.delegate} leaves {count} operators to the CPU that it should run: {named}",
+            expected=f"at most {limit}, as max_outside_delegate says",
+            todo="take another delegate with --delegate, or allow them in the recipe's gates",
+        )
+    return found
 
 
 def _tvm(plan: Plan, store: Store, codec: Codec) -> Compiler:
@@ -85,12 +104,15 @@ def _tvm(plan: Plan, store: Store, codec: Codec) -> Compiler:
     )
 
 
-def here(store: Store, backend: BackendName, artifact: Path) -> list[str]:
+def here(store: Store, backend: BackendName, artifact: Path) -> list[str] | None:
     """What a runner's command line needs beside the artifact to run it on this machine: a library of this machine's
-    over the same weights, where the artifact was built for others alone.
+    over the same weights, where the artifact was built for others alone. None where this machine can't run it.
     """
+    from slmc.backends.executorch.profiles import PROFILES
     from slmc.backends.tvm.stored import stored_library
 
+    if backend == "executorch":
+        return [] if PROFILES[read_exported(artifact).delegation.delegate].runs_here else None
     if backend != "tvm" or library_here(read_compiled(artifact)) is not None:
         return []
     triple, *_ = native_triples(load_target("host"))

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from slmc import digest
 from slmc.errors import BundleError
+from slmc.models.exported import Delegation
 from slmc.names import BackendName, TargetName
 from slmc.quant.table import TensorRow
 from slmc.recipe import Recipe
@@ -112,6 +113,7 @@ class Manifest(Strict):
     backend: BackendName
     minimum_os: str
     context: int
+    delegation: Delegation | None = Field(default=None, description="of backend executorch; null for any other")
     artifact: str = Field(description="folder that the backend's runner loads")
     tokenizer: str = Field(description="folder with tokenizer.json and prompt.json")
     labels: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import click
 from slmc.cli.common import (
     as_json,
     backend_option,
+    delegate_option,
     end_by_verdict,
     limit_option,
     megabytes,
@@ -19,7 +20,7 @@ from slmc.cli.common import (
     target_option,
 )
 from slmc.console import err, out
-from slmc.names import BackendName
+from slmc.names import BackendName, DelegateName
 from slmc.pipeline import Built, build, proof_folder
 from slmc.plan import Options, resolve
 from slmc.recipe import load_recipe
@@ -31,6 +32,7 @@ from slmc.validate.table import print_report
 @recipe_argument
 @target_option
 @backend_option
+@delegate_option
 @click.option(
     "--out",
     "destination",
@@ -47,6 +49,7 @@ def command(
     recipe: Path,
     target_name: str,
     backend: BackendName | None,
+    delegate: DelegateName | None,
     destination: Path,
     validate: bool,
     limit: int | None,
@@ -54,7 +57,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Build RECIPE for a target; by default also prove it, and end with the verdict's exit code."""
-    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend, validate))
+    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend, validate, delegate))
     err.print(f"[bold]{plan.name}[/]")
     built = build(plan, open_store(store_folder), destination, limit=limit)
     if as_json:

@@ -10,7 +10,7 @@ import click
 
 from slmc.bundle.manifest import Manifest
 from slmc.errors import GateFailed, GateUnclear, InputError
-from slmc.names import BackendName
+from slmc.names import BackendName, DelegateName
 from slmc.plan import Options, Plan, data_digests, resolve
 from slmc.recipe import load_recipe
 from slmc.store import Store
@@ -27,6 +27,9 @@ store_option = click.option(
 )
 backend_option = click.option(
     "--backend", type=click.Choice(get_args(BackendName)), help="Instead of the recipe's or the target's choice."
+)
+delegate_option = click.option(
+    "--delegate", type=click.Choice(get_args(DelegateName)), help="Of backend executorch: what runs the matmuls."
 )
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path, exists=True, file_okay=False))
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -51,12 +54,17 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
+def _options(manifest: Manifest) -> Options:
+    delegation = manifest.delegation
+    return Options(manifest.backend, delegate=None if delegation is None else delegation.delegate)
+
+
 def find_plan(manifest: Manifest, folder: Path | None) -> Plan:
     """The plan that made a bundle. Raises InputError where the recipe is not the one that did."""
     folder = folder or Path("recipes") / manifest.name
     if not folder.is_dir():
         raise InputError(f"no recipe at {folder}", todo="name the bundle's recipe with --recipe")
-    plan = resolve(load_recipe(folder), load_target(manifest.target), Options(manifest.backend))
+    plan = resolve(load_recipe(folder), load_target(manifest.target), _options(manifest))
     built_from = (manifest.origins.recipe, manifest.origins.data)
     if (plan.recipe.digest(), data_digests(plan.recipe)) != built_from:
         raise InputError(

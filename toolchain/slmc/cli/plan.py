@@ -11,6 +11,7 @@ from rich.table import Table
 from slmc.cli.common import (
     as_json,
     backend_option,
+    delegate_option,
     megabytes,
     open_store,
     print_json,
@@ -19,7 +20,7 @@ from slmc.cli.common import (
     target_option,
 )
 from slmc.console import out, table
-from slmc.names import Activations, BackendName, SchemeName
+from slmc.names import Activations, BackendName, DelegateName, SchemeName
 from slmc.plan import Choice, Options, Plan, resolve
 from slmc.recipe import load_recipe
 from slmc.store import Store
@@ -30,13 +31,19 @@ from slmc.target import load_target
 @recipe_argument
 @target_option
 @backend_option
+@delegate_option
 @store_option
 @as_json
 def command(
-    recipe: Path, target_name: str, backend: BackendName | None, store_folder: Path | None, as_json: bool
+    recipe: Path,
+    target_name: str,
+    backend: BackendName | None,
+    delegate: DelegateName | None,
+    store_folder: Path | None,
+    as_json: bool,
 ) -> None:
     """Show what building RECIPE would do: choices, sizes, memory by device class, stages in the store."""
-    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend))
+    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend, delegate=delegate))
     store = open_store(store_folder)
     if as_json:
         print_json(describe(plan, store))
@@ -95,11 +102,13 @@ def _method(plan: Plan) -> str:
     return f"method {plan.quantization.method}{limit}"
 
 
-_AnyChoice = Choice[BackendName] | Choice[SchemeName] | Choice[int] | Choice[Activations]
+_AnyChoice = Choice[BackendName] | Choice[SchemeName] | Choice[int] | Choice[Activations] | Choice[DelegateName]
 
 
 def _choices(plan: Plan) -> Mapping[str, _AnyChoice]:
     found: dict[str, _AnyChoice] = {"backend": plan.backend, "scheme": plan.scheme, "context": plan.context}
+    if plan.delegate is not None:
+        found["delegate"] = plan.delegate
     if plan.triples:
         found["activations"] = plan.activations
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from slmc.backends.executorch.profiles import PROFILES
 from slmc.bundle.manifest import Manifest
 from slmc.bundle.verify import verify
 from slmc.cli.common import as_json, bundle_argument, print_json
@@ -18,6 +19,7 @@ from slmc.errors import InputError
 from slmc.prompt import Codec
 from slmc.recipe import Classify
 from slmc.runners.choose import tree
+from slmc.runners.engine import Engine
 from slmc.runners.loop import decide
 from slmc.runners.native_engine import NativeEngine
 from slmc.runners.stream import written
@@ -32,11 +34,9 @@ from slmc.runners.stream import written
 def command(bundle: Path, text: str | None, fields: Sequence[str], threads: int, as_json: bool) -> None:
     """Put TEXT into BUNDLE's prompt and print the answer: a label with its probability, or text as it is written."""
     manifest = verify(bundle)
-    if manifest.backend != "tvm":
-        raise InputError(f"slmc run asks bundles of backend tvm; this one is of {manifest.backend}", where=bundle)
     codec = Codec.open(bundle / manifest.tokenizer)
     _, prompt = codec.prompt(_fields(codec, text, fields))
-    engine = NativeEngine(bundle / manifest.artifact, threads)
+    engine = _open(bundle, manifest, threads)
     start = time.perf_counter()
     if isinstance(manifest.recipe.task, Classify):
         answer = _choose(engine, codec, prompt, manifest)
@@ -51,6 +51,19 @@ def command(bundle: Path, text: str | None, fields: Sequence[str], threads: int,
     if answer.get("abstain"):
         err.print("[yellow]abstain:[/] the probability is below the bundle's threshold")
     err.print(f"[dim]{len(prompt)} tokens read, {answer['milliseconds']:.1f} ms, {engine.kernels}[/]")
+
+
+def _open(bundle: Path, manifest: Manifest, threads: int) -> Engine:
+    artifact = bundle / manifest.artifact
+    if manifest.backend == "tvm":
+        return NativeEngine(artifact, threads)
+    delegation = manifest.delegation
+    if delegation is None or not PROFILES[delegation.delegate].runs_here:
+        what = manifest.backend if delegation is None else f"delegate {delegation.delegate}"
+        raise InputError(f"this machine can't run a bundle of {what}", where=bundle)
+    from slmc.runners.executorch_engine import ExecutorchEngine
+
+    return ExecutorchEngine(artifact, threads)
 
 
 def _fields(codec: Codec, text: str | None, given: Sequence[str]) -> Mapping[str, str]:
@@ -71,7 +84,7 @@ def _usage(wanted: Sequence[str]) -> str:
     return "TEXT" if len(wanted) == 1 else " ".join(f"--field {name}=..." for name in wanted)
 
 
-def _choose(engine: NativeEngine, codec: Codec, prompt: Sequence[int], manifest: Manifest) -> dict[str, object]:
+def _choose(engine: Engine, codec: Codec, prompt: Sequence[int], manifest: Manifest) -> dict[str, object]:
     root = tree([tuple(codec.answer(label)) for label in manifest.labels])
     verdict = decide(engine, tuple(prompt), root)
     probability = math.exp(verdict.logprobs[verdict.choice])
@@ -85,7 +98,7 @@ def _choose(engine: NativeEngine, codec: Codec, prompt: Sequence[int], manifest:
     }
 
 
-def _write(engine: NativeEngine, codec: Codec, prompt: Sequence[int], most: int, quiet: bool) -> dict[str, object]:
+def _write(engine: Engine, codec: Codec, prompt: Sequence[int], most: int, quiet: bool) -> dict[str, object]:
     pieces = []
     for piece in written(engine, codec, prompt, most):
         pieces.append(piece)

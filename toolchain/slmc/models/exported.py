@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slmc.errors import RunnerError
+from slmc.names import DelegateName
 from slmc.strict import Strict, parse
 
 MANIFEST = "model.json"
@@ -20,12 +21,20 @@ PROGRAM = "model.pte"
 Count = Annotated[int, Field(gt=0)]
 
 
+class Delegation(Strict):
+    """What a delegate took over of one call of `forward`."""
+
+    delegate: DelegateName
+    graphs: Count = Field(description="that the delegate runs")
+    outside: dict[str, Count] = Field(description="operators outside the delegate, by name")
+    unexpected: dict[str, Count] = Field(description="those of them that the delegate does not leave out on purpose")
+
+
 class ExportedDecoder(Strict):
-    slmc_executorch: Literal[1] = 1
+    slmc_executorch: Literal[2] = 2
     program_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    delegate: Literal["xnnpack"]
-    delegated: Count = Field(description="graphs that the delegate runs in one call of forward")
-    outside: dict[str, Count] = Field(description="operators outside the delegate in one call of forward, by name")
+    delegation: Delegation
+    one_token: bool = Field(description="`forward` takes one token a call")
     vocab_size: Count
     context: Count
     versions: dict[str, str]

@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from slmc.names import Activations
 from slmc.strict import Strict
 
 TOP = 64
@@ -103,6 +104,8 @@ class Environment(Line):
     artifact: str
     """Digest of the files that were run."""
     precision: str
+    activations: Activations | None = None
+    """What weights are multiplied by; None where it is the checkpoint's own precision or not known."""
     batched: bool
     """Many items at once: timings are shares of a batch, not what one user waits."""
 

@@ -16,6 +16,10 @@ class Engine(Protocol):
     """
 
     @property
+    def kernels(self) -> str:
+        """What multiplies matrices: a CPU level's kernels, or a delegate."""
+
+    @property
     def vocab_size(self) -> int: ...
 
     @property

@@ -24,11 +24,12 @@ def main() -> None:
         device=machine.device_name(),
         os=machine.system_name(),
         runtime="executorch",
-        version=f"{engine.version}, xnnpack",
+        version=engine.version,
         threads=chosen.threads,
         thermal=None,
         artifact=program.artifact_digest(chosen.artifact),
-        precision="int4, activations int8 a token",
+        precision="int4",
+        activations=engine.activations,
         batched=False,
     )
     with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from slmc import digest
 from slmc.errors import MissingToolError, RunnerError
 from slmc.models.exported import PROGRAM, read_exported
+from slmc.names import Activations
 
 
 class ExecutorchEngine:
@@ -30,7 +31,10 @@ class ExecutorchEngine:
             raise RunnerError(f"ExecuTorch can't load the program: {error}", where=path) from None
         self.vocab_size, self.context = exported.vocab_size, exported.context
         self.position = 0
-        self.version = exported.versions["executorch"]
+        self.kernels: str = exported.delegation.delegate
+        self.version = f"{exported.versions['executorch']}, {self.kernels}"
+        self.activations: Activations = "int8" if self.kernels == "xnnpack" else "float32"
+        self._most = 1 if exported.one_token else self.context
 
     def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Read more tokens; the next token's logits after the last of them, float32 [vocab_size]."""
@@ -40,8 +44,10 @@ class ExecutorchEngine:
             )
         if not all(0 <= token < self.vocab_size for token in ids):
             raise RunnerError("a token outside the vocabulary", expected=f"0 to {self.vocab_size - 1}")
-        logits: NDArray[np.float32] = self._run("forward", ids)[0]
-        self.position += len(ids)
+        for first in range(0, len(ids), self._most):
+            part = ids[first : first + self._most]
+            logits: NDArray[np.float32] = self._run("forward", part)[0]
+            self.position += len(part)
         return logits
 
     def rewind(self, position: int) -> None:

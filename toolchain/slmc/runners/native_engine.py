@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from slmc import digest
 from slmc.errors import RunnerError
 from slmc.models.compiled import WEIGHTS, CompiledDecoder, library_here, read_compiled
+from slmc.names import Activations
 
 _VERSION = 1
 """Major version of slm.h that this speaks."""
@@ -96,6 +97,10 @@ class NativeEngine:
     def precision(self) -> str:
         """Of the weights."""
         return " and ".join(f"int{bits}" for bits in self._compiled.bits)
+
+    @property
+    def activations(self) -> Activations:
+        return self._compiled.activations
 
     @property
     def kernels(self) -> str:

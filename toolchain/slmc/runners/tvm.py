@@ -31,6 +31,7 @@ def main() -> None:
         thermal=None,
         artifact=program.artifact_digest(chosen.artifact),
         precision=engine.precision,
+        activations=engine.activations,
         batched=False,
     )
     with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:

@@ -114,7 +114,25 @@ def _climb(ladder: _Ladder, rung: Rung) -> RungReport:
             failure = Failure(cause="nonsense", what=f"answered what can't be used: {error}")
     else:
         failure = rung.outcome
-    return RungReport(name=rung.name, answers=answers, failure=failure, read_back=rung.read_back, adapter=rung.adapter)
+    return RungReport(
+        name=rung.name,
+        adds=_adds(rung.name, answers),
+        answers=answers,
+        failure=failure,
+        read_back=rung.read_back,
+        adapter=rung.adapter,
+    )
+
+
+def _adds(name: RungName, answers: Answers | None) -> str | None:
+    """The weights are read back at each rung, so a difference from the one below has this cause."""
+    if name == "quantized":
+        return "weight quantization"
+    if name == "device":
+        return "the device"
+    if name == "compiled" and answers is not None:
+        return "activation quantization" if answers.environment.activations == "int8" else "the backend's arithmetic"
+    return None
 
 
 def _answers(ladder: _Ladder, rung: Answered) -> Answers:

@@ -94,6 +94,8 @@ class RungReport(Strict):
     """One rung of the ladder: it ran, or it failed, or it was not run."""
 
     name: RungName
+    adds: str | None = None
+    """What stands between it and the rung below, by name; None for the reference and where it is not known."""
     answers: Answers | None
     failure: Failure | None
     read_back: ReadBack | None = None

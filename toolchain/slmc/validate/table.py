@@ -57,11 +57,11 @@ def _steps(report: Report) -> Table:
 def _ladder(report: Report) -> Table:
     table = console.table()
     table.title = f"{escape(report.recipe)} {escape(report.recipe_version)}: {report.items} items"
-    columns = ("rung", "accuracy", "lost", "won", "mean KL", "same first choice", "ms p50", "ms p95")
+    columns = ("rung", "it adds", "accuracy", "lost", "won", "mean KL", "same first choice", "ms p50", "ms p95")
     for column in columns:
-        table.add_column(column, justify="left" if column == "rung" else "right")
+        table.add_column(column, justify="left" if column in ("rung", "it adds") else "right")
     for rung in report.rungs:
-        table.add_row(rung.name, *_rung(rung))
+        table.add_row(rung.name, rung.adds or words.NOTHING, *_rung(rung))
     if any(rung.answers is not None and rung.answers.speed.batched for rung in report.rungs):
         table.caption = "* answered in batches: no user's wait"
     return table

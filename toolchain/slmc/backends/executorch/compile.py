@@ -11,49 +11,53 @@ from pathlib import Path
 from slmc import digest
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.executorch import child
+from slmc.backends.executorch.profiles import PROFILES, check_delegate
 from slmc.backends.executorch.tools import check_tools, versions
 from slmc.config_json import read_config
 from slmc.console import Advance
 from slmc.errors import CompileError
-from slmc.models.exported import PROGRAM, ExportedDecoder, write_exported
+from slmc.models.exported import PROGRAM, Delegation, ExportedDecoder, write_exported
+from slmc.names import DelegateName
 from slmc.quant.reader import QuantizedReader
 
 __all__ = ["check_tools", "compile_model"]
 
 _GROUP_MULTIPLE = 32
-EXPECTED_OUTSIDE = frozenset(
-    {
-        *("llama::update_cache", "llama::custom_sdpa", "quantized_decomposed::embedding_4bit"),
-        *("aten::slice_copy", "aten::unsqueeze_copy", "aten::select_copy", "aten::sym_size"),
-        *("aten::_local_scalar_dense", "executorch_prim::et_view", "executorch_prim::add"),
-        # a sliding window's mask
-        *("aten::arange", "aten::_to_copy", "aten::scalar_tensor", "aten::add", "aten::sub"),
-        *("aten::le", "aten::gt", "aten::bitwise_and", "aten::where"),
-    }
-)
-"""Operators that may stand outside the delegate: none of them multiplies by a weight."""
 
 
-def compile_model(model: QuantizedCheckpoint, out: Path, advance: Advance, *, context: int, end_id: int) -> None:
+def compile_model(
+    model: QuantizedCheckpoint,
+    out: Path,
+    advance: Advance,
+    *,
+    context: int,
+    end_id: int,
+    delegate: DelegateName = "xnnpack",
+) -> None:
     """Write program and model.json into the empty folder `out`; `advance` counts weights.
 
-    `end_id` is the token that ends an answer. Raises CompileError for a tensor that XNNPACK can't hold, for an
-    operator that fell out of the delegate, and where ExecuTorch fails.
+    `end_id` is the token that ends an answer. Raises CompileError for a tensor or a model that the delegate can't
+    hold and where ExecuTorch fails, MissingToolError for what a delegate lacks.
     """
     _check(model)
-    facts = _facts(model, context, end_id)
+    check_delegate(delegate, model.architecture, context)
+    profile, facts = PROFILES[delegate], _facts(model, context, end_id, delegate)
     path = out / PROGRAM
-    for told in child.lines("export", [str(model.folder), str(context), json.dumps(facts), str(path)]):
+    for told in child.lines("export", [str(model.folder), str(context), json.dumps(facts), str(path), delegate]):
         if "weights" in told:
             advance(told["weights"])
         else:
-            _check_outside(told["outside"])
             described = told
+    outside = described["outside"]
     exported = ExportedDecoder(
         program_sha256=digest.of_file(path),
-        delegate="xnnpack",
-        delegated=described["delegated"],
-        outside=described["outside"],
+        delegation=Delegation(
+            delegate=delegate,
+            graphs=described["graphs"],
+            outside=outside,
+            unexpected={name: count for name, count in outside.items() if name not in profile.outside},
+        ),
+        one_token=profile.one_token,
         vocab_size=model.architecture.vocab_size,
         context=context,
         versions=versions(),
@@ -76,7 +80,7 @@ def _check(model: QuantizedCheckpoint) -> None:
         assert reader.group_size % _GROUP_MULTIPLE == 0
 
 
-def _facts(model: QuantizedCheckpoint, context: int, end_id: int) -> dict[str, object]:
+def _facts(model: QuantizedCheckpoint, context: int, end_id: int, delegate: DelegateName) -> dict[str, object]:
     """What ExecuTorch's own runners ask a program for (extension/llm/runner/constants.h)."""
     config = read_config(model.folder)
     ends = config.get("eos_token_id")
@@ -90,16 +94,6 @@ def _facts(model: QuantizedCheckpoint, context: int, end_id: int) -> dict[str, o
         "get_bos_id": begin if isinstance(begin, int) else end_id,
         "get_eos_ids": sorted({end_id, *(one for one in listed if isinstance(one, int))}),
         "use_kv_cache": True,
-        "use_sdpa_with_kv_cache": True,
-        "enable_dynamic_shape": True,
+        "use_sdpa_with_kv_cache": delegate in ("xnnpack", "vulkan"),
+        "enable_dynamic_shape": not PROFILES[delegate].one_token,
     }
-
-
-def _check_outside(outside: dict[str, int]) -> None:
-    fallen = sorted(set(outside) - EXPECTED_OUTSIDE)
-    if fallen:
-        raise CompileError(
-            f"outside the delegate: {', '.join(fallen)}",
-            expected=f"none but {', '.join(sorted(EXPECTED_OUTSIDE))}",
-            todo="this is a bug in slmc or another ExecuTorch: please report it",
-        )

@@ -12,7 +12,7 @@ from slmc.models.exported import PROGRAM, read_exported
 
 def read_back(model: QuantizedCheckpoint, artifact: Path) -> Iterator[tuple[str, bool]]:
     """Each tensor of the checkpoint, and the ropes, with whether the program uses just that."""
-    for told in child.lines(
-        "reread", [str(model.folder), str(artifact / PROGRAM), str(read_exported(artifact).context)]
-    ):
+    exported = read_exported(artifact)
+    wanted = [str(model.folder), str(artifact / PROGRAM), str(exported.context), exported.delegation.delegate]
+    for told in child.lines("reread", wanted):
         yield told["name"], told["same"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -26,15 +26,19 @@ from executorch.exir.schema import Program
 from executorch.extension.pybindings import portable_lib
 
 from slmc.architecture import EMBEDDING
+from slmc.backends.executorch import delegates
+from slmc.backends.executorch.blocks import TOKENS
 from slmc.backends.executorch.child import tell
 from slmc.backends.executorch.decoder import rope_inputs
-from slmc.backends.executorch.delegated import Delegated
+from slmc.backends.executorch.delegates import Stored
 from slmc.backends.executorch.pte import PteFile
-from slmc.backends.executorch.xnnpack.blocks import Block
-from slmc.backends.executorch.xnnpack.graph import TOKENS, Constants, Graph, Weight, pack_codes
+from slmc.backends.executorch.xnnpack.blocks import finish
+from slmc.backends.executorch.xnnpack.delegated import Delegated
+from slmc.backends.executorch.xnnpack.graph import Constants, Graph, Weight, pack_codes
 from slmc.checkpoint.dtypes import Float32
 from slmc.models.decoder import decoder_parameters
 from slmc.models.projections import Projection, projections, stored_vector
+from slmc.names import DelegateName
 from slmc.quant.packing import Codes
 from slmc.quant.reader import QuantizedReader
 
@@ -65,6 +69,17 @@ def check(reader: QuantizedReader, path: Path, context: int) -> Iterator[tuple[s
     }
     for name, content in outside.items():
         yield name, file.constant(len(content), content) is not None
+
+
+def check_stored(reader: QuantizedReader, stored: Iterable[Stored]) -> Iterator[tuple[str, bool]]:
+    """Each matrix of a program of a partitioner's, which does not run here: its bytes alone."""
+    a = reader.architecture
+    wanted, found = [Projection(EMBEDDING, 0, a.vocab_size), *projections(a)], list(stored)
+    yield "number of matrices", len(found) == len(wanted)
+    for projection, one in zip(wanted, found, strict=False):
+        codes, scales = projection.read(reader)
+        same = np.array_equal(codes.ravel(), one.codes.ravel()) and np.array_equal(scales.ravel(), one.scales.ravel())
+        yield _name(projection), same
 
 
 def _check_vectors(reader: QuantizedReader, found: list[bytes]) -> Iterator[tuple[str, bool]]:
@@ -150,8 +165,7 @@ class ThroughDelegate:
             constants = Constants()
             weight = Weight(rows, columns, group, constants.add(b"codes"), constants.add(b"scales"))
             graph = Graph(_ROWS, constants)
-            payload = graph.payload([graph.linear(graph.input(1, TOKENS, columns), weight)])
-            block = Block(payload, tuple(graph.keys), ((1, TOKENS, columns),), ((1, TOKENS, rows),))
+            block = finish(graph, [graph.quantized_linear(graph.input(1, TOKENS, columns), weight)])
             delegated = Delegated(constants, _ROWS)(block, elsewhere=graph.keys)
             tokens = torch.export.Dim("tokens", min=1, max=_ROWS)
             example = (torch.zeros(1, 3, columns),)
@@ -176,9 +190,13 @@ def _name(projection: Projection) -> str:
 
 
 def main() -> None:
-    folder, path, context = sys.argv[1:]
+    folder, path, context, delegate = sys.argv[1:]
     with QuantizedReader(Path(folder)) as reader:
-        for name, same in check(reader, Path(path), int(context)):
+        if delegate == "xnnpack":
+            found = check(reader, Path(path), int(context))
+        else:
+            found = check_stored(reader, delegates.find(cast(DelegateName, delegate)).stored(PteFile(Path(path))))
+        for name, same in found:
             tell(name=name, same=same)
 
 

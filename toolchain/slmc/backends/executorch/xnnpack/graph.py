@@ -21,10 +21,10 @@ from executorch.backends.xnnpack.utils.xnnpack_constants import (
     XNN_VALUE_FLAG_EXTERNAL_OUTPUT,
 )
 
+from slmc.backends.executorch.blocks import TOKENS
 from slmc.checkpoint.dtypes import Float32
 from slmc.quant.packing import Codes
 
-TOKENS = 0
 _NO_HANDLE = 65535
 """Of a node that stands for none of a traced graph's."""
 _NOT_INLINE = UINT64_MAX
@@ -117,7 +117,7 @@ class Graph:
         content = np.ascontiguousarray(values, np.float32).tobytes()
         return self._value(values.shape, constant=self._read(self._constants.add(content), len(content)))
 
-    def linear(self, x: Value, weight: Weight, bias: Float32 | None = None) -> Value:
+    def quantized_linear(self, x: Value, weight: Weight, bias: Float32 | None = None) -> Value:
         """x times the weight's transpose. Each row of x becomes int8, with a scale and a zero that are found as the
         model runs; every product with x shares them.
         """
@@ -133,19 +133,20 @@ class Graph:
         matrix = self._value(shape, kind, quantization, codes)
         return self._product(dynamic, matrix, bias, x.shape, weight.rows)
 
-    def mean(self, x: Value) -> Value:
-        """Over the last dimension, which stays, as 1: a product in float32 with a row of equal weights."""
+    def norm(self, x: Value, weight: Float32, epsilon: float) -> Value:
+        """RMSNorm over the last dimension; the mean is a product in float32 with a row of equal weights."""
         count = x.shape[-1]
-        return self._product(x, self.constant(np.full((1, count), 1 / count, np.float32)), None, x.shape, 1)
+        equal = self.constant(np.full((1, count), 1 / count, np.float32))
+        mean = self._product(self.multiply(x, x), equal, None, x.shape, 1)
+        shifted = self.add(mean, self.constant(np.array([epsilon], np.float32)))
+        inverse = self._unary(schema.XNNReciprocalSquareRoot, shifted)
+        return self.multiply(self.multiply(x, inverse), self.constant(weight))
 
     def add(self, left: Value, right: Value) -> Value:
         return self._binary(schema.XNNAdd, left, right)
 
     def multiply(self, left: Value, right: Value) -> Value:
         return self._binary(schema.XNNMultiply, left, right)
-
-    def reciprocal_square_root(self, x: Value) -> Value:
-        return self._unary(schema.XNNReciprocalSquareRoot, x)
 
     def sigmoid(self, x: Value) -> Value:
         return self._unary(schema.XNNSigmoid, x)
