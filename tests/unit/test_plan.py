@@ -13,13 +13,14 @@ from slmc.backends.executorch.profiles import check_delegate
 from slmc.config_json import read_architecture
 from slmc.errors import CheckpointError, GateFailed, InputError, MissingToolError, RecipeError
 from slmc.forecast import foretell
-from slmc.models.exported import Delegation, ExportedDecoder, write_exported
+from slmc.models.exported import Delegation, write_exported
 from slmc.names import SCHEMES
 from slmc.plan import Options, Plan, resolve
 from slmc.recipe import Quantization, load_recipe
 from slmc.store import Store
 from slmc.target import load_target
 
+from .artifacts import exported
 from .configs import CONFIGS
 
 G32 = SCHEMES["int4-g32"]
@@ -105,16 +106,22 @@ def test_foretold_bytes_are_those_of_the_layout(recipe_folder: Path) -> None:
     architecture = read_architecture(recipe_folder / "base")
     linear = 300 * 64 + 2 * (128 * 64 + 2 * 64 * 64 + 64 * 128 + 3 * 64 * 128)
     norms = 64 + 2 * (64 + 64 + 32 + 32)
-    found = foretell(architecture, G32, {}, Quantization(), 64)
+    found = foretell(architecture, G32, {}, Quantization(), 64, "tvm")
     assert found.weights == linear // 2 + 2 * (linear // 32) + 4 * norms
     assert found.kv_cache == 2 * 2 * 2 * 32 * 64 * 2
-    kept = foretell(architecture, G32, {}, Quantization(keep=("model.embed_tokens.weight",)), 64)
+    kept = foretell(architecture, G32, {}, Quantization(keep=("model.embed_tokens.weight",)), 64, "tvm")
     assert kept.weights - found.weights == 2 * 300 * 64 - (300 * 64 // 2 + 2 * (300 * 64 // 32))
-    wide = foretell(architecture, G32, {"model.embed_tokens.weight": 8}, Quantization(), 64)
+    wide = foretell(architecture, G32, {"model.embed_tokens.weight": 8}, Quantization(), 64, "tvm")
     assert wide.weights - found.weights == 300 * 64 // 2
-    assert foretell(architecture, G32, {}, Quantization(budget="5.5 bits"), 64).weights == linear * 11 // 16 + 4 * norms
-    assert foretell(architecture, G32, {}, Quantization(budget="16 bits"), 64).weights == linear * 17 // 16 + 4 * norms
-    assert foretell(architecture, G32, {}, Quantization(max_size_mb=0.07), 64).weights == 70000
+    assert (
+        foretell(architecture, G32, {}, Quantization(budget="5.5 bits"), 64, "tvm").weights
+        == linear * 11 // 16 + 4 * norms
+    )
+    assert (
+        foretell(architecture, G32, {}, Quantization(budget="16 bits"), 64, "tvm").weights
+        == linear * 17 // 16 + 4 * norms
+    )
+    assert foretell(architecture, G32, {}, Quantization(max_size_mb=0.07), 64, "tvm").weights == 70000
 
 
 def test_a_limit_is_told_in_bits_a_weight(recipe_folder: Path) -> None:
@@ -239,12 +246,7 @@ def test_a_delegate_without_its_backend_is_refused(recipe_folder: Path) -> None:
 
 def test_what_a_delegate_leaves_to_the_cpu_is_gated(recipe_folder: Path, tmp_path: Path) -> None:
     found = Delegation(delegate="vulkan", graphs=2, outside={"aten::mm": 3, "aten::add": 1}, unexpected={"aten::mm": 3})
-    write_exported(
-        tmp_path,
-        ExportedDecoder(
-            program_sha256="0" * 64, delegation=found, one_token=False, vocab_size=1, context=1, versions={}
-        ),
-    )
+    write_exported(tmp_path, exported(found))
     chosen = plan(recipe_folder, "android", Options(delegate="vulkan"))
     with pytest.raises(GateFailed, match=r"leaves 3 operators to the CPU that it should run: aten::mm \(3\)"):
         check_delegation(chosen, tmp_path)
@@ -263,10 +265,45 @@ def test_a_delegate_that_needs_a_vendor_s_kit_says_which(recipe_folder: Path, mo
 def test_only_a_delegate_of_this_system_runs_here(recipe_folder: Path, tmp_path: Path) -> None:
     for name, wanted in (("xnnpack", []), ("vulkan", None)):
         delegation = Delegation(delegate=name, graphs=1, outside={}, unexpected={})
-        write_exported(
-            tmp_path,
-            ExportedDecoder(
-                program_sha256="0" * 64, delegation=delegation, one_token=False, vocab_size=1, context=1, versions={}
-            ),
-        )
+        write_exported(tmp_path, exported(delegation))
         assert here(Store(tmp_path / "store"), "executorch", tmp_path) == wanted
+
+
+def test_each_adapter_has_a_plan_on_one_foundation(recipe_folder: Path) -> None:
+    several = "adapters: {first: {path: adapter}, second: {path: other, data: {evaluation: other.jsonl, credit: x}}}"
+    edit(recipe_folder, "context: 64", several)
+    for name in ("adapter", "other"):
+        (recipe_folder / name).mkdir()
+        (recipe_folder / name / "adapter_model.safetensors").write_bytes(name.encode())
+    loaded = load_recipe(recipe_folder)
+    first, other = (resolve(one, load_target("android")) for one in loaded.each())
+    assert (first.recipe.recipe.name, other.recipe.recipe.name) == ("small-first", "small-second")
+    assert (first.recipe.recipe.data.evaluation, other.recipe.recipe.data.evaluation) == ("eval.jsonl", "other.jsonl")
+    assert first.foundation.key == other.foundation.key
+    assert first.quantize.key != other.quantize.key
+    assert first.foundation in first.stages
+
+
+def test_an_adapter_stays_unmerged_only_where_a_backend_can(recipe_folder: Path) -> None:
+    edit(recipe_folder, "context: 64", "adapter: {path: adapter}\nunmerged: true")
+    (recipe_folder / "adapter").mkdir()
+    (recipe_folder / "adapter" / "adapter_model.safetensors").write_bytes(b"x")
+    assert plan(recipe_folder, "android").unmerged
+    with pytest.raises(RecipeError, match="can stay unmerged with backend executorch and delegate xnnpack alone"):
+        plan(recipe_folder, "host")
+    with pytest.raises(RecipeError, match="can stay unmerged"):
+        plan(recipe_folder, "android", Options(delegate="vulkan"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("adapter: {path: a}\nadapters: {b: {path: b}}", "either adapter or adapters"),
+        ("unmerged: true", "unmerged needs an adapter"),
+        ("adapters: {b: {path: b}}\nquantization: {budget: 5 bits}", "wants method rtn"),
+    ],
+)
+def test_what_adapters_can_t_be_is_said(recipe_folder: Path, lines: str, message: str) -> None:
+    edit(recipe_folder, "context: 64", lines)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe_folder)

@@ -119,6 +119,7 @@ def _memory(plan: Plan) -> Memory:
         weights=forecast.weights,
         kv_cache=forecast.kv_cache,
         activations=forecast.activations,
+        copies=forecast.copies,
         # The host is whatever machine opens the bundle; only fixed classes are facts about it.
         fits=tuple(
             MemoryFit(

@@ -26,13 +26,18 @@ def reference_rung(reference: Entry) -> Rung:
 def quantized_rung(
     plan: Plan, store: Store, merged: MergedCheckpoint, quantized: QuantizedCheckpoint, reference: Entry
 ) -> Rung:
+    """An adapter that stays unmerged is there in full: nothing of it is measured, and the weights are the base's."""
     base = open_base(plan)
+    if base is not None and plan.unmerged:
+        source, adapter = MergedCheckpoint(base.folder, base.architecture, base.digest), None
+    else:
+        source, adapter = merged, None if base is None else _survival(store, base, merged, quantized)
     return _rung(
         "quantized",
         rungs.QUANTIZED,
         lambda: rungs.run_quantized(plan, store, quantized, reference),
-        readback.read_back(merged, quantized),
-        None if base is None else _survival(store, base, merged, quantized),
+        readback.read_back(source, quantized),
+        adapter,
     )
 
 

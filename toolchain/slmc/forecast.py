@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slmc.architecture import MATRICES, Architecture, TensorSpec
 from slmc.errors import RecipeError
-from slmc.names import Bits, Scheme
+from slmc.names import BackendName, Bits, Scheme
 from slmc.recipe import Quantization
 
 _MEGABYTE = 10**6
@@ -21,26 +21,37 @@ class Forecast:
     weights: int
     kv_cache: int
     activations: int
+    copies: int
+    """Of weights that the runtime holds twice."""
 
     @property
     def memory(self) -> int:
-        return self.weights + self.kv_cache + self.activations
+        return self.weights + self.kv_cache + self.activations + self.copies
 
 
 def foretell(
-    architecture: Architecture, scheme: Scheme, bits: Mapping[str, Bits], quantization: Quantization, context: int
+    architecture: Architecture,
+    scheme: Scheme,
+    bits: Mapping[str, Bits],
+    quantization: Quantization,
+    context: int,
+    backend: BackendName,
 ) -> Forecast:
-    """Weights, KV cache (fp16) and a full prefill's activations (fp32, one layer alive).
+    """Weights, KV cache (fp16; fp32 in ExecuTorch) and a full prefill's activations (fp32, one layer alive).
+
+    XNNPACK packs the matrices of its products anew, and a tied embedding stays beside the head.
 
     `bits` names tensors whose codes have others than the scheme's. Raises RecipeError for a limit
     that these alone exceed.
     """
     a, stored = architecture, _stored(architecture, scheme, bits, quantization)
     mean = _limit(stored, quantization) or stored.least
-    kv_cache = 2 * a.layers * a.kv_heads * a.head_dim * context * 2
+    executorch = backend == "executorch"
+    kv_cache = 2 * a.layers * a.kv_heads * a.head_dim * context * (4 if executorch else 2)
     qkv = (a.heads + 2 * a.kv_heads) * a.head_dim
     widest = max(qkv + a.heads * a.head_dim, 2 * a.intermediate_size) + 2 * a.hidden_size
-    return Forecast(stored.size(mean), kv_cache, activations=4 * (context * widest + a.vocab_size))
+    copies = round(a.vocab_size * a.hidden_size * scheme.bits_per_weight / 8) if executorch and a.tied else 0
+    return Forecast(stored.size(mean), kv_cache, 4 * (context * widest + a.vocab_size), copies)
 
 
 def bit_budget(

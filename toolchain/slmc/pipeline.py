@@ -19,6 +19,7 @@ from slmc.checkpoint.lora import merge
 from slmc.checkpoint.reader import open_checkpoint
 from slmc.describe import confidence, make_golden, make_manifest, validation
 from slmc.evidence import compiled_rung, open_base, quantized_rung, reference_rung
+from slmc.guide import make_guide
 from slmc.plan import Plan
 from slmc.prompt import Codec, compile_prompt
 from slmc.quantization import Chosen, choose
@@ -56,7 +57,7 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     delegation = backends.check_delegation(chosen.plan, compiled.folder)
     golden = make_golden(chosen.plan, codec, reference)
     manifest = make_manifest(chosen.plan, chosen.quantized, delegation)
-    content = Content(compiled, chosen.quantized, codec, golden)
+    content = Content(compiled, chosen.quantized, codec, golden, make_guide(manifest, compiled.folder, codec, golden))
     stored = _made(chosen.plan, store, chosen.plan.bundle, lambda folder, _: pack(content, manifest, folder))
     bundle = out / plan.name
     deliver(stored.folder, bundle)

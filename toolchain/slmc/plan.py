@@ -31,8 +31,8 @@ DEFAULT_CONTEXT = 512
 Origin = Literal["default", "recipe", "target", "option", "base"]
 Value = TypeVar("Value")
 
-_SOURCES = frozenset({".py", ".c", ".h", ".java"})
-"""Suffixes of slmc's own code, the native library's too."""
+_SOURCES = frozenset({".py", ".c", ".h", ".java", ".j2"})
+"""Suffixes of slmc's own code, the native library's and templates too."""
 TOOLS: Mapping[str, tuple[str, ...]] = {
     "reference": ("torch", "transformers"),
     "tvm": ("apache-tvm", "apache-tvm-ffi", "ziglang"),
@@ -89,14 +89,30 @@ class Plan:
     @cached_property
     def forecast(self) -> Forecast:
         scheme = SCHEMES[self.scheme.value]
-        return foretell(self.architecture, scheme, self.bits, self.quantization, self.context.value)
+        return foretell(self.architecture, scheme, self.bits, self.quantization, self.context.value, self.backend.value)
 
     @cached_property
     def quantize(self) -> Stage:
+        """Of the merged model; where the adapter stays unmerged, the foundation with the adapter beside it."""
+        if self.unmerged:
+            return Stage("beside", {"foundation": self.foundation.key, "merge": self.merge.key})
+        return self._quantized(self.merge)
+
+    @cached_property
+    def foundation(self) -> Stage:
+        """The base quantized without an adapter: the same for each that stays unmerged."""
+        return self._quantized(_merge_stage(self.recipe, adapted=False))
+
+    def _quantized(self, source: Stage) -> Stage:
         chosen = self.quantization.model_dump(mode="json", exclude={"scheme"})
         learned = _learned_from(self.recipe) if self.quantization.calibrated else None
-        inputs = {"merge": self.merge.key, "scheme": self.scheme.value, **chosen, "calibration": learned}
+        inputs = {"merge": source.key, "scheme": self.scheme.value, **chosen, "calibration": learned}
         return Stage("quantize", inputs)
+
+    @property
+    def unmerged(self) -> bool:
+        """The adapter stays in full precision beside the quantized base."""
+        return self.recipe.recipe.unmerged
 
     @cached_property
     def compile(self) -> Stage:
@@ -129,7 +145,8 @@ class Plan:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return (self.merge, self.quantize, self.compile, self.bundle)
+        foundation = (self.foundation,) if self.unmerged else ()
+        return (self.merge, *foundation, self.quantize, self.compile, self.bundle)
 
     @property
     def steps(self) -> tuple[Plan, ...]:
@@ -187,6 +204,8 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
     _check_bits(recipe, named, bits, backend.value, architecture)
     bit_budget(architecture, named, bits, quantization)  # raises for a limit that can't be met
     _check_method(recipe, options)
+    delegate = _delegate(recipe, target, overrides, options, backend)
+    _check_unmerged(recipe, delegate)
     _check_calibrated(recipe, architecture)
     context = _context(recipe, overrides, architecture)
     _check_context(recipe, context.value, architecture)
@@ -196,7 +215,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         backend=backend,
         scheme=scheme,
         context=context,
-        delegate=_delegate(recipe, target, overrides, options, backend),
+        delegate=delegate,
         triples=native_triples(target) if backend.value == "tvm" else (),
         activations=_activations(recipe, overrides, backend.value),
         validate=options.validate,
@@ -329,6 +348,16 @@ def _check_method(recipe: LoadedRecipe, options: Options) -> None:
         )
 
 
+def _check_unmerged(recipe: LoadedRecipe, delegate: Choice[DelegateName] | None) -> None:
+    assert not recipe.recipe.adapters, "each adapter has a plan of its own"
+    if recipe.recipe.unmerged and (delegate is None or delegate.value != "xnnpack"):
+        raise RecipeError(
+            "an adapter can stay unmerged with backend executorch and delegate xnnpack alone",
+            where=recipe.folder / "recipe.yaml",
+            todo="add --backend executorch --delegate xnnpack, or merge it: give it as adapter, without unmerged",
+        )
+
+
 def _check_calibrated(recipe: LoadedRecipe, architecture: Architecture) -> None:
     quantization, family = recipe.recipe.quantization, architecture.family
     if not quantization.calibrated or family in CALIBRATED:
@@ -373,8 +402,8 @@ def _check_context(recipe: LoadedRecipe, context: int, architecture: Architectur
         )
 
 
-def _merge_stage(recipe: LoadedRecipe) -> Stage:
-    adapter = recipe.recipe.adapter
+def _merge_stage(recipe: LoadedRecipe, *, adapted: bool = True) -> Stage:
+    adapter = recipe.recipe.adapter if adapted else None
     return Stage(
         "merge",
         {

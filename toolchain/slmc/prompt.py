@@ -86,6 +86,12 @@ class Codec:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=self.format.special_tokens).ids
         return ids
 
+    @property
+    def begin_tokens(self) -> int:
+        """How many tokens the tokenizer adds before a prompt of its own, such as BOS."""
+        bare = self._tokenizer.encode(self._probe, add_special_tokens=False).ids
+        return next(i for i in range(len(self._probe_ids)) if self._probe_ids[i : i + len(bare)] == bare)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The answer that these ids spell, without its prefix and special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)

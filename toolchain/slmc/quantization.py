@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmc import beside, console
 from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.golden import evenly
+from slmc.checkpoint.adapter import WEIGHTS
+from slmc.checkpoint.adapter_config import CONFIG
+from slmc.checkpoint.unmerged import FOLDER, read_pairs
 from slmc.evidence import open_base, quantized_rung, reference_rung
 from slmc.models.decoder import matrices
 from slmc.plan import Plan
@@ -21,7 +25,8 @@ from slmc.quant.table import read_table
 from slmc.rungs import WATCHED
 from slmc.runners import machine
 from slmc.runners.files import read_workload
-from slmc.store import Entry, Store
+from slmc.sources import locate
+from slmc.store import SEAL, Entry, Store
 from slmc.validate.gate import overall
 from slmc.validate.ladder import judge
 from slmc.validate.report import Step
@@ -45,6 +50,8 @@ def choose(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec, ref
 
     `reference` is None where nothing is validated, which no plan with `auto` is.
     """
+    if plan.unmerged:
+        return Chosen(plan, open_quantized(beside_stage(plan, store, codec).folder))
     if plan.quantization.method != "auto":
         return Chosen(plan, open_quantized(quantize_stage(plan, store, merged, codec).folder))
     assert reference is not None, "the plan was checked to validate"
@@ -62,9 +69,28 @@ def choose(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec, ref
     return replace(passed[0] if passed else nearest, steps=tuple(step for _, step in tried))
 
 
+def beside_stage(plan: Plan, store: Store, codec: Codec) -> Entry:
+    """The base quantized on its own, the same for every adapter, with the plan's adapter beside it."""
+    base, source = open_base(plan), plan.recipe.recipe.adapter
+    assert base is not None, "the recipe was checked for an adapter"
+    assert source is not None
+    plain = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    foundation, adapter = quantize_stage(plan, store, plain, codec), locate(plan.recipe, source, weights=True)
+
+    def make(folder: Path) -> None:
+        read_pairs(adapter, base.architecture)  # raises for one that can only be merged
+        shutil.copytree(foundation.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SEAL))
+        (folder / FOLDER).mkdir()
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(adapter / name, folder / FOLDER / name)
+
+    with console.step(plan.quantize.name) as told:
+        return told(store.obtain(plan.quantize, make))
+
+
 def quantize_stage(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec) -> Entry:
     """By the plan's method; one that is calibrated goes on after the last layer that an interrupted build finished."""
-    stage, quantization = plan.quantize, plan.quantization
+    stage, quantization = plan.foundation if plan.unmerged else plan.quantize, plan.quantization
     scheme, keep = SCHEMES[plan.scheme.value], quantization.keep
 
     def make(folder: Path) -> None:

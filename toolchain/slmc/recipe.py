@@ -192,6 +192,15 @@ class Gates(Strict):
     )
 
 
+class BesideAdapter(Source):
+    """An adapter among several, with what it has of its own."""
+
+    prompt: Annotated[ChatPrompt | PlainPrompt, Field(discriminator="kind")] | None = None
+    task: Annotated[Classify | Extract | Generate, Field(discriminator="kind")] | None = None
+    data: Data | None = None
+    gates: Gates | None = None
+
+
 class Recipe(Strict):
     """A recipe as written; `LoadedRecipe` is the same with its folder."""
 
@@ -200,6 +209,16 @@ class Recipe(Strict):
     description: str = ""
     base: Source
     adapter: Source | None = None
+    unmerged: bool = Field(
+        default=False,
+        description="leave the adapter in full precision beside the quantized base, in a file of its own; "
+        "backend executorch",
+    )
+    adapters: dict[Name, BesideAdapter] = Field(
+        default_factory=dict,
+        description="several adapters on one base, each unmerged and a bundle of its own; the base's weights are one "
+        "file, the same for each",
+    )
     prompt: Annotated[ChatPrompt | PlainPrompt, Field(discriminator="kind")]
     task: Annotated[Classify | Extract | Generate, Field(discriminator="kind")]
     data: Data
@@ -209,6 +228,19 @@ class Recipe(Strict):
     )
     targets: dict[TargetName, TargetOverrides] = Field(default_factory=dict)
     gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _check_unmerged(self) -> Recipe:
+        if self.adapters and self.adapter is not None:
+            raise ValueError("give either adapter or adapters")
+        if self.unmerged and self.adapter is None:
+            raise ValueError("unmerged needs an adapter; adapters are unmerged anyway")
+        if self.quantization.calibrated and (self.unmerged or self.adapters):
+            raise ValueError(
+                "an unmerged adapter wants method rtn without a limit: what learns from calibration items would make "
+                "another base for each adapter"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_calibration(self) -> Recipe:
@@ -236,6 +268,17 @@ class Example:
 class LoadedRecipe:
     folder: Path
     recipe: Recipe
+
+    def each(self) -> tuple[LoadedRecipe, ...]:
+        """The recipe of each of its adapters; itself where it has not several."""
+        recipe, found = self.recipe, []
+        for name, beside in recipe.adapters.items():
+            source = Source.model_validate(beside.model_dump(include=set(Source.model_fields)))
+            changed = {"name": f"{recipe.name}-{name}", "adapter": source, "adapters": {}, "unmerged": True}
+            own = {key: getattr(beside, key) for key in ("prompt", "task", "data", "gates")}
+            changed |= {key: value for key, value in own.items() if value is not None}
+            found.append(LoadedRecipe(self.folder, recipe.model_copy(update=changed)))
+        return tuple(found) or (self,)
 
     def file(self, relative: str) -> Path:
         """A file of the recipe. Raises RecipeError where it is missing or outside the recipe's folder."""
@@ -334,7 +377,8 @@ def load_recipe(folder: Path) -> LoadedRecipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"recipe.yaml can't be read: {error}", where=path) from None
     loaded = LoadedRecipe(folder, parse(Recipe, raw, path, RecipeError))
-    loaded.labels()
+    for one in loaded.each():
+        one.labels()
     return loaded
 
 

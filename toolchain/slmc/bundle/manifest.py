@@ -45,6 +45,7 @@ class Memory(Strict):
     weights: int
     kv_cache: int
     activations: int
+    copies: int = Field(default=0, description="of weights that the runtime holds twice")
     fits: tuple[MemoryFit, ...]
 
 

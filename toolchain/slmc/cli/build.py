@@ -10,7 +10,7 @@ from slmc.cli.common import (
     as_json,
     backend_option,
     delegate_option,
-    end_by_verdict,
+    end_by_worst,
     limit_option,
     megabytes,
     open_store,
@@ -56,16 +56,22 @@ def command(
     store_folder: Path | None,
     as_json: bool,
 ) -> None:
-    """Build RECIPE for a target; by default also prove it, and end with the verdict's exit code."""
-    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend, validate, delegate))
-    err.print(f"[bold]{plan.name}[/]")
-    built = build(plan, open_store(store_folder), destination, limit=limit)
+    """Build RECIPE for a target; by default also prove it, and end with the verdict's exit code.
+
+    A recipe with several adapters gives a bundle for each, and the worst verdict.
+    """
+    loaded, options = load_recipe(recipe), Options(backend, validate, delegate)
+    plans = [resolve(one, load_target(target_name), options) for one in loaded.each()]
+    made = []
+    for plan in plans:
+        err.print(f"[bold]{plan.name}[/]")
+        made.append(build(plan, open_store(store_folder), destination, limit=limit))
+        if not as_json:
+            _show(made[-1])
     if as_json:
-        print_json(_described(built))
-    else:
-        _show(built)
-    if built.report is not None:
-        end_by_verdict(built.report)
+        described = [_described(built) for built in made]
+        print_json(described if loaded.recipe.adapters else described[0])
+    end_by_worst([built.report for built in made if built.report is not None])
 
 
 def _described(built: Built) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +17,9 @@ from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.target import load_target
 from slmc.validate.report import Report
+from slmc.validate.statistics import Verdict
 
+_ORDER: tuple[Verdict, ...] = ("pass", "unclear", "fail")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine.")
 target_option = click.option("--target", "target_name", default="host", show_default=True, help="Where it ships.")
 store_option = click.option(
@@ -64,7 +67,10 @@ def find_plan(manifest: Manifest, folder: Path | None) -> Plan:
     folder = folder or Path("recipes") / manifest.name
     if not folder.is_dir():
         raise InputError(f"no recipe at {folder}", todo="name the bundle's recipe with --recipe")
-    plan = resolve(load_recipe(folder), load_target(manifest.target), _options(manifest))
+    recipes = {one.recipe.name: one for one in load_recipe(folder).each()}
+    if manifest.name not in recipes:
+        raise InputError(f"no recipe of {manifest.name}", where=folder, expected=f"{', '.join(recipes)}")
+    plan = resolve(recipes[manifest.name], load_target(manifest.target), _options(manifest))
     built_from = (manifest.origins.recipe, manifest.origins.data)
     if (plan.recipe.digest(), data_digests(plan.recipe)) != built_from:
         raise InputError(
@@ -73,6 +79,13 @@ def find_plan(manifest: Manifest, folder: Path | None) -> Plan:
             todo="build the bundle again, or name its own recipe with --recipe",
         )
     return plan
+
+
+def end_by_worst(reports: Sequence[Report]) -> None:
+    """As `end_by_verdict` for the worst of them."""
+    worst = max(reports, key=lambda report: _ORDER.index(report.verdict), default=None)
+    if worst is not None:
+        end_by_verdict(worst)
 
 
 def end_by_verdict(report: Report) -> None:

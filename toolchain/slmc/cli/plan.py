@@ -43,12 +43,14 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what building RECIPE would do: choices, sizes, memory by device class, stages in the store."""
-    plan = resolve(load_recipe(recipe), load_target(target_name), Options(backend, delegate=delegate))
-    store = open_store(store_folder)
+    loaded, options, store = load_recipe(recipe), Options(backend, delegate=delegate), open_store(store_folder)
+    plans = [resolve(one, load_target(target_name), options) for one in loaded.each()]
     if as_json:
-        print_json(describe(plan, store))
+        described = [describe(plan, store) for plan in plans]
+        print_json(described if loaded.recipe.adapters else described[0])
     else:
-        show(plan, store)
+        for plan in plans:
+            show(plan, store)
 
 
 def describe(plan: Plan, store: Store) -> dict[str, object]:
@@ -62,6 +64,7 @@ def describe(plan: Plan, store: Store) -> dict[str, object]:
             "weights": forecast.weights,
             "kv_cache": forecast.kv_cache,
             "activations": forecast.activations,
+            "copies": forecast.copies,
             "memory": forecast.memory,
         },
         "device_classes": [
@@ -86,6 +89,7 @@ def show(plan: Plan, store: Store) -> None:
     out.print(
         f"foretold: weights {megabytes(forecast.weights)}, KV cache {megabytes(forecast.kv_cache)}, "
         f"activations {megabytes(forecast.activations)}"
+        + (f", weights held twice {megabytes(forecast.copies)}" if forecast.copies else "")
     )
     out.print(_memory(plan))
     for step in plan.steps:

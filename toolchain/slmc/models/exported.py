@@ -17,6 +17,8 @@ from slmc.strict import Strict, parse
 
 MANIFEST = "model.json"
 PROGRAM = "model.pte"
+FOUNDATION = Path("foundation.ptd")
+"""Weights that programs of several adapters share."""
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -33,6 +35,9 @@ class Delegation(Strict):
 class ExportedDecoder(Strict):
     slmc_executorch: Literal[2] = 2
     program_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    foundation_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="null where the program has all weights in it"
+    )
     delegation: Delegation
     one_token: bool = Field(description="`forward` takes one token a call")
     vocab_size: Count

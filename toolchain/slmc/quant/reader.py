@@ -15,6 +15,7 @@ from slmc.artifacts import QuantizedCheckpoint
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.packed import packed_name, scale_name
 from slmc.checkpoint.reader import TensorReader, check_packed, check_tensor, content_digest, row_blocks
+from slmc.checkpoint.unmerged import adapter_beside
 from slmc.config_json import parse_architecture, read_config
 from slmc.errors import CheckpointError
 from slmc.imported import CONFIG_KEY
@@ -32,6 +33,9 @@ def open_quantized(folder: Path) -> QuantizedCheckpoint:
     with QuantizedReader(folder) as reader:
         reader.check()
         content = {"checkpoint": content_digest(folder), "table": digest.of_file(folder / TABLE_FILE)}
+        adapter = adapter_beside(folder)
+        if adapter is not None:
+            content["adapter"] = digest.of_value(digest.of_folder(adapter))
         return QuantizedCheckpoint(folder, reader.architecture, digest.of_value(content))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slmc import digest
 from slmc.errors import MissingToolError, RunnerError
-from slmc.models.exported import PROGRAM, read_exported
+from slmc.models.exported import FOUNDATION, PROGRAM, read_exported
 from slmc.names import Activations
 
 
@@ -19,13 +19,15 @@ class ExecutorchEngine:
     """An exported decoder with its cache. Raises RunnerError for a damaged folder, or a call beyond the context."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        exported, path = read_exported(folder), folder / PROGRAM
-        if not path.is_file() or digest.of_file(path) != exported.program_sha256:
-            raise RunnerError("the program is missing or damaged", where=path, todo="build or copy it again")
+        exported, path, foundation = read_exported(folder), folder / PROGRAM, folder / FOUNDATION
+        for file, wanted in ((path, exported.program_sha256), (foundation, exported.foundation_sha256)):
+            if wanted is not None and (not file.is_file() or digest.of_file(file) != wanted):
+                raise RunnerError("a file is missing or damaged", where=file, todo="build or copy it again")
         self._runtime = _runtime()
         self._runtime._unsafe_reset_threadpool(threads)
         try:
-            self._program = self._runtime._load_for_executorch(str(path))
+            data = None if exported.foundation_sha256 is None else str(foundation)
+            self._program = self._runtime._load_for_executorch(str(path), data)
             self._program.method_names()  # reads the file; before, it is only opened
         except RuntimeError as error:
             raise RunnerError(f"ExecuTorch can't load the program: {error}", where=path) from None

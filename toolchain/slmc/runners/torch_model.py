@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from slmc.checkpoint.unmerged import adapter_beside
 from slmc.errors import InputError, MissingToolError
 from slmc.quant.reader import QuantizedReader
 from slmc.quant.table import TABLE_FILE
@@ -54,6 +55,9 @@ def load(folder: Path, device: DeviceName) -> TorchModel:
     exact = quantized or place.type == "cpu"
     dtype = torch.float32 if exact else config.dtype or torch.float32
     model = _load_quantized(folder, config) if quantized else _load_plain(folder, dtype)
+    adapter = adapter_beside(folder)
+    if adapter is not None:
+        model = _adapted(model, adapter)
     model = model.to(device=place, dtype=dtype).eval()
     precision = str(dtype).removeprefix("torch.")
     return TorchModel(
@@ -80,6 +84,14 @@ def _load_plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+
+
+def _adapted(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """With the adapter beside each linear, as in training."""
+    import peft
+
+    found: PreTrainedModel = peft.PeftModel.from_pretrained(model, adapter, local_files_only=True).base_model.model
+    return found
 
 
 def _load_quantized(folder: Path, config: PretrainedConfig) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from slmc.backends.executorch.tools import check_tools, versions
 from slmc.config_json import read_config
 from slmc.console import Advance
 from slmc.errors import CompileError
-from slmc.models.exported import PROGRAM, Delegation, ExportedDecoder, write_exported
+from slmc.models.exported import FOUNDATION, PROGRAM, Delegation, ExportedDecoder, write_exported
 from slmc.names import DelegateName
 from slmc.quant.reader import QuantizedReader
 
@@ -48,9 +48,10 @@ def compile_model(
             advance(told["weights"])
         else:
             described = told
-    outside = described["outside"]
+    outside, foundation = described["outside"], out / FOUNDATION
     exported = ExportedDecoder(
         program_sha256=digest.of_file(path),
+        foundation_sha256=digest.of_file(foundation) if foundation.is_file() else None,
         delegation=Delegation(
             delegate=delegate,
             graphs=described["graphs"],

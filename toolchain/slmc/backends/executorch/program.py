@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,13 +24,17 @@ def trace(decoder: Decoder, tokens: int) -> torch.export.ExportedProgram:
         return torch.export.export(decoder, example, dynamic_shapes=shapes, strict=False)
 
 
-def write(edge: EdgeProgramManager, out: Path) -> None:
+def write(edge: EdgeProgramManager, out: Path, external: Callable[[torch.fx.Node], str | None] | None = None) -> None:
+    """`external` names the file of a constant that is not to be in the program's own, without its suffix."""
     executable = edge.to_executorch(
         ExecutorchBackendConfig(
             extract_delegate_segments=True,
             memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False, share_mutable_buffers=True),
             sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass(),
+            external_constants=external or False,
         )
     )
     with out.open("wb") as stream:
         executable.write_to_file(stream)
+    if external is not None:
+        executable.write_tensor_data_to_file(str(out.parent))

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from executorch.exir import schema
 from executorch.exir._serialize import _program as serialization
+from executorch.exir._serialize._cord import Cord
 from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program, _program_to_flatbuffer
 from executorch.exir._serialize.padding import aligned_size, pad_to
+from executorch.extension.flat_tensor.serialize.serialize import FlatTensorSerializer
 
 _SEGMENT_ALIGNMENT = 128
 _MAGIC = r"ET[0-9a-zA-Z][0-9a-zA-Z]"
@@ -59,6 +61,12 @@ class PteFile:
             if bytes(self.segments[start + offset : start + offset + size]) == content:
                 return schema.DataSegment(offset=start + offset, size=size)
         return None
+
+
+def read_data(path: Path) -> dict[str, bytes]:
+    """Of a .ptd file: its tensors and constants by key."""
+    payload = FlatTensorSerializer().deserialize(Cord(path.read_bytes()))
+    return {key: bytes(payload.buffers[entry.buffer_index]) for key, entry in payload.named_data.items()}
 
 
 def share_constants(path: Path, constants: dict[str, bytes], out: Path) -> None:

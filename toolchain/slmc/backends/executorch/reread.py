@@ -31,12 +31,14 @@ from slmc.backends.executorch.blocks import TOKENS
 from slmc.backends.executorch.child import tell
 from slmc.backends.executorch.decoder import rope_inputs
 from slmc.backends.executorch.delegates import Stored
-from slmc.backends.executorch.pte import PteFile
+from slmc.backends.executorch.pte import PteFile, read_data
 from slmc.backends.executorch.xnnpack.blocks import finish
 from slmc.backends.executorch.xnnpack.delegated import Delegated
-from slmc.backends.executorch.xnnpack.graph import Constants, Graph, Weight, pack_codes
+from slmc.backends.executorch.xnnpack.graph import Constants, Graph, Weight, equal_row, pack_codes
 from slmc.checkpoint.dtypes import Float32
+from slmc.checkpoint.unmerged import adapter_beside, read_pairs
 from slmc.models.decoder import decoder_parameters
+from slmc.models.exported import FOUNDATION
 from slmc.models.projections import Projection, projections, stored_vector
 from slmc.names import DelegateName
 from slmc.quant.packing import Codes
@@ -50,8 +52,9 @@ _TOLERANCE = 0.05
 
 def check(reader: QuantizedReader, path: Path, context: int) -> Iterator[tuple[str, bool]]:
     """Each matrix and vector in the order of use, then what lies outside the graphs."""
-    file, through = PteFile(path), ThroughDelegate()
-    named = file.named()
+    file, through, foundation = PteFile(path), ThroughDelegate(), path.with_name(FOUNDATION.name)
+    beside = read_data(foundation) if foundation.is_file() else {}
+    named = file.named() | beside
     graphs = [_graph(payload) for _, payload in file.payloads("forward")]
     found, wanted = [one for graph in graphs for one in products(graph)], projections(reader.architecture)
     yield "number of matrices", len(found) == len(wanted)
@@ -60,6 +63,7 @@ def check(reader: QuantizedReader, path: Path, context: int) -> Iterator[tuple[s
         stored = named[codes_key], named[scales_key]
         same = stored == (pack_codes(codes), _narrow(scales))
         yield _name(projection), same and through.agrees(stored[0], stored[1], codes, scales)
+    yield from _check_pairs(reader, [named[key] for graph in graphs for key in plain_products(graph)])
     yield from _check_vectors(reader, [named[key] for graph in graphs for key in vectors(graph)])
     a = reader.architecture
     outside = {
@@ -68,7 +72,7 @@ def check(reader: QuantizedReader, path: Path, context: int) -> Iterator[tuple[s
         **{name: table.tobytes() for name, table in rope_inputs(a, context).items()},
     }
     for name, content in outside.items():
-        yield name, file.constant(len(content), content) is not None
+        yield name, content in beside.values() or file.constant(len(content), content) is not None
 
 
 def check_stored(reader: QuantizedReader, stored: Iterable[Stored]) -> Iterator[tuple[str, bool]]:
@@ -80,6 +84,20 @@ def check_stored(reader: QuantizedReader, stored: Iterable[Stored]) -> Iterator[
         codes, scales = projection.read(reader)
         same = np.array_equal(codes.ravel(), one.codes.ravel()) and np.array_equal(scales.ravel(), one.scales.ravel())
         yield _name(projection), same
+
+
+def _check_pairs(reader: QuantizedReader, found: list[bytes]) -> Iterator[tuple[str, bool]]:
+    """An unmerged adapter's matrices, in full precision."""
+    adapter = adapter_beside(reader.folder)
+    pairs = {} if adapter is None else read_pairs(adapter, reader.architecture)
+    means = {equal_row(count).tobytes() for count in (reader.architecture.hidden_size, reader.architecture.head_dim)}
+    products = [content for content in found if content not in means]
+    wanted = [one for one in projections(reader.architecture) if one.source in pairs]
+    yield "number of an adapter's matrices", len(products) == 2 * len(wanted)
+    for i, one in enumerate(wanted[: len(products) // 2]):
+        pair = pairs[one.source]
+        same = products[2 * i : 2 * i + 2] == [pair.a.tobytes(), pair.b[one.start : one.stop].tobytes()]
+        yield f"{_name(one)} adapter", same
 
 
 def _check_vectors(reader: QuantizedReader, found: list[bytes]) -> Iterator[tuple[str, bool]]:
@@ -103,11 +121,20 @@ def products(graph: dict[str, Any]) -> list[tuple[str, str]]:
             continue
         value = values[node["xnode_union"]["filter_id"]]
         if value["xvalue_union_type"] != "XNNQuantizedTensorValue":
-            continue  # a norm's mean
+            continue  # a norm's mean, or an adapter's
         places = _tensor(value)["constant_buffer_idx"], value["xvalue_union"]["quant_params"]["scale_buffer_idx"]
         codes, scales = (graph["constant_data"][place]["named_key"] for place in places)
         found.append((codes, scales))
     return found
+
+
+def plain_products(graph: dict[str, Any]) -> list[str]:
+    """Keys of the matrices of each product in float32, in order."""
+    values = {_tensor(one)["id_out"]: one for one in graph["xvalues"]}
+    nodes = (node for node in graph["xnodes"] if node["xnode_union_type"] == "XNNFullyConnected")
+    found = (values[node["xnode_union"]["filter_id"]] for node in nodes)
+    plain = (_tensor(one) for one in found if one["xvalue_union_type"] != "XNNQuantizedTensorValue")
+    return [graph["constant_data"][one["constant_buffer_idx"]]["named_key"] for one in plain]
 
 
 def vectors(graph: dict[str, Any]) -> list[str]:

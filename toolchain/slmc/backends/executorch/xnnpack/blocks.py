@@ -7,11 +7,13 @@ operator and for the head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from slmc.backends.executorch.blocks import Blocks
 from slmc.backends.executorch.xnnpack.graph import Constants, Graph, Value, Weight, pack_weight
 from slmc.checkpoint.dtypes import Float32
+from slmc.checkpoint.unmerged import Pair
 from slmc.models.projections import Projection
 from slmc.quant.reader import QuantizedReader
 
@@ -35,10 +37,12 @@ class XnnpackBlocks:
     constants: Constants
     tokens: int
     """The most in one call."""
+    pairs: Mapping[str, Pair] = field(default_factory=dict)
+    """Of an adapter that stays unmerged, by the linear's name."""
 
     def at(self, place: int) -> Block:
         """As `Blocks` counts places."""
-        graph = _Operations(self.tokens, self.constants, self.reader)
+        graph = _Operations(self)
         return finish(graph, Blocks[Value](self.reader, swapped=True).build(place, graph))
 
     def weight(self, matrix: Projection) -> Weight:
@@ -53,9 +57,13 @@ def finish(graph: Graph, outputs: list[Value]) -> Block:
 class _Operations(Graph):
     """A graph that reads its matrices from the checkpoint."""
 
-    def __init__(self, tokens: int, constants: Constants, reader: QuantizedReader) -> None:
-        super().__init__(tokens, constants)
-        self._reader = reader
+    def __init__(self, blocks: XnnpackBlocks) -> None:
+        super().__init__(blocks.tokens, blocks.constants)
+        self._blocks = blocks
 
     def linear(self, x: Value, matrix: Projection, bias: Float32 | None = None) -> Value:
-        return self.quantized_linear(x, pack_weight(*matrix.read(self._reader), self._constants), bias)
+        out = self.quantized_linear(x, self._blocks.weight(matrix), bias)
+        pair = self._blocks.pairs.get(matrix.source)
+        if pair is None:
+            return out
+        return self.add(out, self.plain_linear(self.plain_linear(x, pair.a), pair.b[matrix.start : matrix.stop]))

@@ -21,8 +21,9 @@ _EXAMPLE = 3
 class Delegated:
     """Makes modules of blocks; blocks of the same shapes are traced once."""
 
-    def __init__(self, constants: Constants, tokens: int) -> None:
-        self._constants, self._tokens = constants, tokens
+    def __init__(self, constants: Constants, tokens: int, weights_file: str | None = None) -> None:
+        """`weights_file` is where codes and scales go, if not into the program's own file."""
+        self._constants, self._tokens, self._weights_file = constants, tokens, weights_file
         self._traced: dict[object, torch.export.ExportedProgram] = {}
 
     def __call__(self, block: Block, elsewhere: Collection[str] = ()) -> LoweredBackendModule:
@@ -34,7 +35,8 @@ class Delegated:
         for key in block.keys:
             if key in elsewhere:
                 continue
-            store.add_named_data(key, self._constants.data[key], CONSTANT_TENSOR_ALIGNMENT)
+            tag = self._weights_file if key in self._constants.weights else None
+            store.add_named_data(key, self._constants.data[key], CONSTANT_TENSOR_ALIGNMENT, external_tag=tag)
         constants = store.get_named_data_store_output()
         return LoweredBackendModule(self._traced[shapes], "XnnpackBackend", block.payload, [], constants)
 

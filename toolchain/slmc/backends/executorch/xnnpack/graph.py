@@ -43,10 +43,17 @@ class Constants:
     """Bytes by key; equal bytes once."""
 
     data: dict[str, bytes] = field(default_factory=dict)
+    weights: set[str] = field(default_factory=set)
+    """Keys of codes and scales."""
 
     def add(self, content: bytes) -> str:
         key = hashlib.sha256(content).hexdigest()
         self.data[key] = content
+        return key
+
+    def add_weight(self, content: bytes) -> str:
+        key = self.add(content)
+        self.weights.add(key)
         return key
 
 
@@ -70,7 +77,8 @@ def pack_weight(codes: Codes, scales: Float32, constants: Constants) -> Weight:
     assert group % 32 == 0, f"XNNPACK's kernels take groups of a multiple of 32, not {group}"
     narrow = scales.astype(ml_dtypes.bfloat16)
     assert np.array_equal(narrow.astype(np.float32), scales), "scales that bf16 does not hold"
-    return Weight(rows, columns, group, constants.add(pack_codes(codes)), constants.add(narrow.tobytes()))
+    keys = constants.add_weight(pack_codes(codes)), constants.add_weight(narrow.tobytes())
+    return Weight(rows, columns, group, *keys)
 
 
 def pack_codes(codes: Codes) -> bytes:
@@ -84,6 +92,11 @@ def unpack_codes(content: bytes, rows: int, columns: int) -> Codes:
     found = np.empty((rows, columns), np.int8)
     found[:, ::2], found[:, 1::2] = (packed & 15).astype(np.int8) - 8, (packed >> 4).astype(np.int8) - 8
     return found
+
+
+def equal_row(count: int) -> Float32:
+    """[1, count] whose product with a vector is the vector's mean."""
+    return np.full((1, count), 1 / count, np.float32)
 
 
 class Graph:
@@ -133,11 +146,14 @@ class Graph:
         matrix = self._value(shape, kind, quantization, codes)
         return self._product(dynamic, matrix, bias, x.shape, weight.rows)
 
+    def plain_linear(self, x: Value, matrix: Float32) -> Value:
+        """x times the transpose of a float32 matrix."""
+        return self._product(x, self.constant(matrix), None, x.shape, matrix.shape[0])
+
     def norm(self, x: Value, weight: Float32, epsilon: float) -> Value:
         """RMSNorm over the last dimension; the mean is a product in float32 with a row of equal weights."""
         count = x.shape[-1]
-        equal = self.constant(np.full((1, count), 1 / count, np.float32))
-        mean = self._product(self.multiply(x, x), equal, None, x.shape, 1)
+        mean = self.plain_linear(self.multiply(x, x), equal_row(count))
         shifted = self.add(mean, self.constant(np.array([epsilon], np.float32)))
         inverse = self._unary(schema.XNNReciprocalSquareRoot, shifted)
         return self.multiply(self.multiply(x, inverse), self.constant(weight))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from executorch.exir import EdgeCompileConfig, to_edge
-from torch import nn
+from torch import fx, nn
 
 from slmc.backends.executorch.attention import CustomAttention
 from slmc.backends.executorch.child import tell
@@ -18,6 +18,8 @@ from slmc.backends.executorch.xnnpack.blocks import XnnpackBlocks
 from slmc.backends.executorch.xnnpack.delegated import Delegated
 from slmc.backends.executorch.xnnpack.embedding import PackedEmbedding
 from slmc.backends.executorch.xnnpack.graph import Constants
+from slmc.checkpoint.unmerged import adapter_beside, read_pairs
+from slmc.models.exported import FOUNDATION
 from slmc.models.projections import Projection
 from slmc.quant.reader import QuantizedReader
 
@@ -26,11 +28,17 @@ FULL_TOKENS = 64
 
 
 def export(reader: QuantizedReader, context: int, facts: Mapping[str, Any], out: Path) -> None:
-    """Write the program, with methods `forward` and `full_logits` over the same weights and cache."""
-    a, constants = reader.architecture, Constants()
-    blocks, delegated = XnnpackBlocks(reader, constants, context), Delegated(constants, context)
+    """Write the program, with methods `forward` and `full_logits` over the same weights and cache.
+
+    Of a checkpoint with an adapter beside it, the weights that it shares with others go into a file of their own, and
+    the program has the adapter's.
+    """
+    a, constants, adapter = reader.architecture, Constants(), adapter_beside(reader.folder)
+    blocks = XnnpackBlocks(reader, constants, context, {} if adapter is None else read_pairs(adapter, a))
+    delegated = Delegated(constants, context, None if adapter is None else FOUNDATION.stem)
     weight = blocks.weight(Projection.head(a))
-    shared = {key: constants.data[key] for key in (weight.codes_key, weight.scales_key)} if a.tied else {}
+    sharing = a.tied and adapter is None  # a file of data alone has equal bytes once of itself
+    shared = {key: constants.data[key] for key in (weight.codes_key, weight.scales_key)} if sharing else {}
     made: list[nn.Module] = []
     for place in range(a.layers + 2):
         made.append(delegated(blocks.at(place), elsewhere=shared))
@@ -43,7 +51,11 @@ def export(reader: QuantizedReader, context: int, facts: Mapping[str, Any], out:
     config = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
     edge = to_edge(programs, compile_config=config, constant_methods=dict(facts))
     part = out.with_name(out.name + ".part") if shared else out
-    write(edge, part)
+    write(edge, part, None if adapter is None else _in_foundation)
     if shared:
         share_constants(part, shared, out)
         part.unlink()
+
+
+def _in_foundation(node: fx.Node) -> str | None:
+    return FOUNDATION.stem if "embedding" in node.name else None
