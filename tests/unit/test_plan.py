@@ -307,3 +307,12 @@ def test_what_adapters_can_t_be_is_said(recipe_folder: Path, lines: str, message
     edit(recipe_folder, "context: 64", lines)
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe_folder)
+
+
+def test_executorch_holds_more_than_its_file(recipe_folder: Path) -> None:
+    """fp32 keys and values, and a tied embedding beside the head that XNNPACK packs anew."""
+    native = plan(recipe_folder, "android", Options(backend="tvm")).forecast
+    other = plan(recipe_folder, "android", Options(backend="executorch")).forecast
+    assert (native.copies, native.weights) == (0, other.weights)
+    assert other.kv_cache == 2 * native.kv_cache
+    assert other.copies == round(300 * 64 * 4.5 / 8)

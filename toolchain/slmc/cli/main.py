@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 import click
@@ -47,8 +48,14 @@ def cli() -> None:
     """Fine-tuned small language models to phone and laptop artifacts, with proof that they still work."""
 
 
+_NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn, each time torch is loaded, of what nobody here can change."""
+
+
 def main() -> None:
     """Run; a named failure is told on standard error and ends with its own exit code."""
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         cli.main(standalone_mode=False)
     except SlmcError as error:

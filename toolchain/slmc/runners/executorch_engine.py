@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmc import digest
+from slmc.console import muted
 from slmc.errors import MissingToolError, RunnerError
 from slmc.models.exported import FOUNDATION, PROGRAM, read_exported
 from slmc.names import Activations
@@ -23,8 +24,9 @@ class ExecutorchEngine:
         for file, wanted in ((path, exported.program_sha256), (foundation, exported.foundation_sha256)):
             if wanted is not None and (not file.is_file() or digest.of_file(file) != wanted):
                 raise RunnerError("a file is missing or damaged", where=file, todo="build or copy it again")
-        self._runtime = _runtime()
-        self._runtime._unsafe_reset_threadpool(threads)
+        with muted():  # it tells of the CPU and its threads
+            self._runtime = _runtime()
+            self._runtime._unsafe_reset_threadpool(threads)
         try:
             data = None if exported.foundation_sha256 is None else str(foundation)
             self._program = self._runtime._load_for_executorch(str(path), data)
