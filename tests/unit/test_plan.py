@@ -232,7 +232,7 @@ def test_a_named_delegate_makes_another_bundle(recipe_folder: Path) -> None:
 
 
 def test_a_delegate_that_a_target_lacks_is_refused(recipe_folder: Path) -> None:
-    with pytest.raises(InputError, match="target ios has no delegate 'vulkan'"):
+    with pytest.raises(InputError, match="backend executorch for target ios has no delegate 'vulkan'"):
         plan(recipe_folder, "ios", Options(backend="executorch", delegate="vulkan"))
 
 

@@ -81,6 +81,7 @@ def make_manifest(plan: Plan, quantized: QuantizedCheckpoint, delegation: Delega
         backend=plan.backend.value,
         minimum_os=target.minimum_os,
         context=plan.context.value,
+        delegate=None if plan.delegate is None else plan.delegate.value,
         delegation=delegation,
         artifact=target.layout.artifact,
         tokenizer=target.layout.tokenizer,

@@ -8,8 +8,8 @@ from typing import Literal
 
 TargetName = Literal["host", "ios", "android", "metal"]
 BackendName = Literal["executorch", "coreml", "tvm", "mlc"]
-DelegateName = Literal["xnnpack", "vulkan", "coreml", "mlx", "qnn"]
-"""What runs a program's matmuls, of backend executorch."""
+DelegateName = Literal["xnnpack", "vulkan", "coreml", "mlx", "qnn", "gpu", "ane"]
+"""What runs a program's matrix products: a delegate of backend executorch, a unit of backend coreml."""
 SchemeName = Literal["int4-g32", "int4-g64", "int4-g128", "int8-g32", "int8-g64", "int8-g128"]
 MethodName = Literal["rtn", "gptq", "tuned", "imported"]
 """Whose codes a tensor has; those of a checkpoint that was quantized before are imported."""
@@ -63,7 +63,7 @@ SCHEMES: Mapping[SchemeName, Scheme] = {
 BITS: Mapping[BackendName, frozenset[Bits]] = {
     "tvm": frozenset({4, 8}),
     "executorch": frozenset({4}),
-    "coreml": frozenset({4}),
+    "coreml": frozenset({4, 8}),
     "mlc": frozenset({4}),
 }
 """Widths of codes that a backend holds, side by side in one model."""

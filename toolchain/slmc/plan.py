@@ -69,7 +69,7 @@ class Plan:
     scheme: Choice[SchemeName]
     context: Choice[int]
     delegate: Choice[DelegateName] | None
-    """Of backend executorch; None for any other."""
+    """None for a backend without."""
     triples: tuple[str, ...]
     """That backend tvm builds for; empty for any other."""
     activations: Choice[Activations]
@@ -125,9 +125,11 @@ class Plan:
             "context": self.context.value,
             "tools": tool_versions(TOOLS[self.backend.value]),
         }
-        if self.backend.value == "executorch":
-            # The program says which token ends an answer, which the prompt's format decides.
+        if self.backend.value in ("executorch", "coreml"):
+            # The program says which token ends an answer or how to ask it, which the prompt's format decides.
             inputs["prompt"] = self.recipe.recipe.prompt.model_dump(mode="json")
+        if self.backend.value == "coreml":
+            inputs["recipe"] = [self.recipe.recipe.name, self.recipe.recipe.version]
         if self.delegate is not None:
             inputs["delegate"] = self.delegate.value
         return Stage("compile", inputs)
@@ -165,7 +167,7 @@ class Plan:
         """The bundle's folder name."""
         recipe = self.recipe.recipe
         name = f"{recipe.name}-{recipe.version}-{self.target.name}-{self.backend.value}"
-        if self.delegate is None or self.delegate.value == self.target.delegates[0]:
+        if self.delegate is None or self.delegate.value == self.target.delegates[self.backend.value][0]:
             return name
         return f"{name}-{self.delegate.value}"
 
@@ -242,26 +244,28 @@ def _backend(target: Target, overrides: TargetOverrides, options: Options) -> Ch
 def _delegate(
     recipe: LoadedRecipe, target: Target, overrides: TargetOverrides, options: Options, backend: Choice[BackendName]
 ) -> Choice[DelegateName] | None:
-    if backend.value != "executorch":
+    known = target.delegates.get(backend.value, ())
+    if not known:
         if options.delegate is not None:
             raise InputError(
-                f"backend {backend.value} has no delegates", expected="--backend executorch beside --delegate"
+                f"backend {backend.value} has no delegates", expected="--backend executorch or coreml beside --delegate"
             )
         if overrides.delegate is not None and backend.origin != "option":
             raise RecipeError(
                 f"backend {backend.value} has no delegates",
                 where=f"{recipe.folder / 'recipe.yaml'}: targets.{target.name}.delegate",
-                todo="add backend: executorch, or leave delegate out",
+                todo="add backend: executorch or coreml, or leave delegate out",
             )
         return None
-    asked: Choice[DelegateName] = Choice(target.delegates[0], "target")
+    asked: Choice[DelegateName] = Choice(known[0], "target")
     if overrides.delegate is not None:
         asked = Choice(overrides.delegate, "recipe")
     if options.delegate is not None:
         asked = Choice(options.delegate, "option")
-    if asked.value not in target.delegates:
+    if asked.value not in known:
         raise InputError(
-            f"target {target.name} has no delegate {asked.value!r}", expected=f"one of {', '.join(target.delegates)}"
+            f"backend {backend.value} for target {target.name} has no delegate {asked.value!r}",
+            expected=f"one of {', '.join(known)}",
         )
     return asked
 

@@ -160,7 +160,9 @@ class TargetOverrides(Strict):
     """What this recipe wants otherwise on one target."""
 
     backend: BackendName | None = None
-    delegate: DelegateName | None = Field(default=None, description="backend executorch: what runs the matmuls")
+    delegate: DelegateName | None = Field(
+        default=None, description="backends executorch and coreml: what runs the matrix products"
+    )
     scheme: SchemeName | None = None
     context: Annotated[int, Field(gt=0)] | None = None
     activations: Activations | None = Field(

@@ -50,7 +50,12 @@ class Target(Strict):
     title: str
     minimum_os: str
     backends: Annotated[tuple[BackendName, ...], Field(min_length=1)] = Field(description="in order of preference")
-    delegates: tuple[DelegateName, ...] = Field(default=(), description="of backend executorch, in order of preference")
+    delegates: dict[BackendName, tuple[DelegateName, ...]] = Field(
+        default_factory=dict, description="what can run the matrix products, by backend, in order of preference"
+    )
+    prefill_chunk: Annotated[int, Field(gt=0)] = Field(
+        default=64, description="backend coreml: tokens that one call reads of a prompt"
+    )
     device_classes: tuple[DeviceClass, ...] = Field(
         default=(), description="empty for the host, whose memory is measured"
     )

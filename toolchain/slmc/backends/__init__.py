@@ -23,8 +23,8 @@ Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
 READY: dict[TargetName, tuple[BackendName, ...]] = {
     "host": ("tvm", "executorch"),
     "android": ("tvm", "executorch"),
-    "ios": ("tvm", "executorch"),
-    "metal": ("tvm", "executorch"),
+    "ios": ("coreml", "tvm", "executorch"),
+    "metal": ("coreml", "tvm", "executorch"),
 }
 """What this version can build. The targets declare more; those come with later versions."""
 
@@ -43,17 +43,22 @@ def check_ready(target: TargetName, backend: BackendName) -> None:
 
 def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) -> Iterator[tuple[str, bool]]:
     """Each tensor with whether the artifact holds just what the checkpoint does."""
+    from slmc.backends.coreml import readback as coreml
     from slmc.backends.executorch import readback as executorch
     from slmc.backends.tvm import readback as tvm
 
-    readers = {"tvm": tvm.read_back, "executorch": executorch.read_back}
+    readers = {"tvm": tvm.read_back, "executorch": executorch.read_back, "coreml": coreml.read_back}
     return readers[backend](model, artifact)
 
 
 def compiler(plan: Plan, store: Store, codec: Codec) -> Compiler:
     """The plan's backend, its tools checked. Raises CompileError or MissingToolError."""
     check_ready(plan.target.name, plan.backend.value)
-    makers: dict[BackendName, Callable[[Plan, Store, Codec], Compiler]] = {"tvm": _tvm, "executorch": _executorch}
+    makers: dict[BackendName, Callable[[Plan, Store, Codec], Compiler]] = {
+        "tvm": _tvm,
+        "executorch": _executorch,
+        "coreml": _coreml,
+    }
     return makers[plan.backend.value](plan, store, codec)
 
 
@@ -68,9 +73,27 @@ def _executorch(plan: Plan, store: Store, codec: Codec) -> Compiler:
     )
 
 
+def _coreml(plan: Plan, store: Store, codec: Codec) -> Compiler:
+    from slmc.backends.coreml.compile import check_tools, compile_model
+
+    check_tools()
+    assert plan.delegate is not None
+    recipe, chunk, delegate = plan.recipe.recipe, plan.target.prefill_chunk, plan.delegate.value
+    described = {"slmc.recipe": f"{recipe.name} {recipe.version}", "slmc.prompt": codec.format.model_dump_json()}
+    return lambda model, out, advance: compile_model(
+        model,
+        out,
+        advance,
+        context=plan.context.value,
+        chunk=chunk,
+        delegate=delegate,
+        metadata_=described | {"slmc.checkpoint": model.digest},
+    )
+
+
 def check_delegation(plan: Plan, artifact: Path) -> Delegation | None:
     """What the delegate took over; None for a backend without. Raises GateFailed where it is less than promised."""
-    if plan.delegate is None:
+    if plan.delegate is None or plan.backend.value != "executorch":
         return None
     found, limit = read_exported(artifact).delegation, plan.recipe.recipe.gates.max_outside_delegate
     count = sum(found.unexpected.values())

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from slmc import digest
 from slmc.errors import BundleError
 from slmc.models.exported import Delegation
-from slmc.names import BackendName, TargetName
+from slmc.names import BackendName, DelegateName, TargetName
 from slmc.quant.table import TensorRow
 from slmc.recipe import Recipe
 from slmc.strict import Strict, parse
@@ -114,6 +114,9 @@ class Manifest(Strict):
     backend: BackendName
     minimum_os: str
     context: int
+    delegate: DelegateName | None = Field(
+        default=None, description="what runs the matrix products, where a backend has several"
+    )
     delegation: Delegation | None = Field(default=None, description="of backend executorch; null for any other")
     artifact: str = Field(description="folder that the backend's runner loads")
     tokenizer: str = Field(description="folder with tokenizer.json and prompt.json")

@@ -32,7 +32,9 @@ backend_option = click.option(
     "--backend", type=click.Choice(get_args(BackendName)), help="Instead of the recipe's or the target's choice."
 )
 delegate_option = click.option(
-    "--delegate", type=click.Choice(get_args(DelegateName)), help="Of backend executorch: what runs the matmuls."
+    "--delegate",
+    type=click.Choice(get_args(DelegateName)),
+    help="Of backends executorch and coreml: what runs the matrix products.",
 )
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path, exists=True, file_okay=False))
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -58,8 +60,7 @@ def megabytes(size: int) -> str:
 
 
 def _options(manifest: Manifest) -> Options:
-    delegation = manifest.delegation
-    return Options(manifest.backend, delegate=None if delegation is None else delegation.delegate)
+    return Options(manifest.backend, delegate=manifest.delegate)
 
 
 def find_plan(manifest: Manifest, folder: Path | None) -> Plan:

@@ -19,6 +19,7 @@ from slmc.errors import InputError
 from slmc.prompt import Codec
 from slmc.recipe import Classify
 from slmc.runners.choose import tree
+from slmc.runners.coreml import open_coreml
 from slmc.runners.engine import Engine
 from slmc.runners.loop import decide
 from slmc.runners.native_engine import NativeEngine
@@ -57,6 +58,8 @@ def _open(bundle: Path, manifest: Manifest, threads: int) -> Engine:
     artifact = bundle / manifest.artifact
     if manifest.backend == "tvm":
         return NativeEngine(artifact, threads)
+    if manifest.backend == "coreml":
+        return open_coreml(artifact, threads)
     delegation = manifest.delegation
     if delegation is None or not PROFILES[delegation.delegate].runs_here:
         what = manifest.backend if delegation is None else f"delegate {delegation.delegate}"

@@ -96,6 +96,16 @@ def rope_tables(architecture: Architecture, positions: int) -> list[tuple[Float3
     return [_table(rope, architecture.rotary_dim, positions) for rope in architecture.ropes]
 
 
+def rope_inputs(a: Architecture, context: int) -> dict[str, Float32]:
+    """Of each rope by name, as `blocks` takes them: float32 [context, head_dim]."""
+    found = {}
+    for i, (cosines, sines) in enumerate(rope_tables(a, context)):
+        rest = np.zeros((context, a.head_dim - a.rotary_dim), np.float32)
+        found[f"cosines_{i}"] = np.concatenate([cosines, cosines, rest + 1], 1)
+        found[f"sines_{i}"] = np.concatenate([-sines, sines, rest], 1)
+    return found
+
+
 def _table(rope: Rope, dim: int, positions: int) -> tuple[Float32, Float32]:
     half = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     powers = (rope.theta ** half.astype(np.float64)).astype(np.float32)

@@ -63,6 +63,12 @@ class Projection:
         return reader.codes(self.source, self.start, self.stop), reader.scales(self.source, self.start, self.stop)
 
 
+def split(matrix: Projection, most: int) -> list[Projection]:
+    """Into parts of at most so many rows."""
+    starts = range(matrix.start, matrix.stop, most)
+    return [Projection(matrix.source, start, min(start + most, matrix.stop), matrix.bias) for start in starts]
+
+
 def projections(a: Architecture) -> list[Projection]:
     """All of them, in the order of use."""
     found = []

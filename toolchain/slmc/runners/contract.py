@@ -106,6 +106,8 @@ class Environment(Line):
     precision: str
     activations: Activations | None = None
     """What weights are multiplied by; None where it is the checkpoint's own precision or not known."""
+    simulated: bool = False
+    """By an interpreter that stands in for the device's own runtime: its answers count, its times do not."""
     batched: bool
     """Many items at once: timings are shares of a batch, not what one user waits."""
 

@@ -131,7 +131,9 @@ def _adds(name: RungName, answers: Answers | None) -> str | None:
     if name == "device":
         return "the device"
     if name == "compiled" and answers is not None:
-        return "activation quantization" if answers.environment.activations == "int8" else "the backend's arithmetic"
+        where = answers.environment
+        adds = "activation quantization" if where.activations == "int8" else "the backend's arithmetic"
+        return f"{adds}, simulated" if where.simulated else adds
     return None
 
 

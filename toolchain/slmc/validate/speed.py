@@ -99,6 +99,8 @@ def bench_workload(vocab_size: int, context: int, end_id: int, out: Path, *, rou
 
 def summarize(result: Result) -> Speed:
     """The measurements of a bench workload's result, warm-up left out."""
+    if result.environment.simulated:
+        raise InputError("the times of a simulation are no speed", todo="run it on a Mac")
     short, long = _rounds(result, "short"), _rounds(result, "long")
     return Speed(
         environment=result.environment,

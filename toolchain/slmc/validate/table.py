@@ -72,14 +72,15 @@ def _rung(rung: RungReport) -> list[str]:
         return [f"[yellow]{rung.status}[/]" if rung.failure is None else f"[red]failed: {rung.failure.cause}[/]"]
     answers, compared = rung.answers, rung.answers.against_reference
     batched = "*" if answers.speed.batched else ""
+    timed = not answers.environment.simulated
     return [
         words.percent(answers.accuracy.share),
         words.NOTHING if compared is None else str(compared.paired.lost),
         words.NOTHING if compared is None else str(compared.paired.won),
         words.nats(compared.divergence.mean if compared and compared.divergence else None),
         words.percent(compared.agreement.share if compared and compared.agreement else None),
-        words.quantity(answers.speed.decision_ms_p50) + batched,
-        words.quantity(answers.speed.decision_ms_p95) + batched,
+        words.quantity(answers.speed.decision_ms_p50) + batched if timed else words.NOTHING,
+        words.quantity(answers.speed.decision_ms_p95) + batched if timed else words.NOTHING,
     ]
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from slmc.architecture import EMBEDDING
-from slmc.backends.executorch.blocks import TOKENS, Blocks
 from slmc.checkpoint.dtypes import Float32
+from slmc.models.blocks import TOKENS, Blocks
 from slmc.models.projections import Projection
 from slmc.quant.reader import QuantizedReader
 
@@ -117,11 +117,11 @@ class _Operations:
     def multiply(self, left: Tensor, right: Tensor) -> Tensor:
         return left * right
 
-    def sigmoid(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
+    def silu(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
 
-    def tanh(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
+    def gelu_tanh(self, x: Tensor) -> Tensor:
+        return functional.gelu(x, approximate="tanh")
 
     def reshape(self, x: Tensor, *shape: int) -> Tensor:
         return x.reshape(self._extents(shape))

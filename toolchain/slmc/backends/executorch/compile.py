@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slmc import digest
 from slmc.artifacts import QuantizedCheckpoint
-from slmc.backends.executorch import child
+from slmc.backends import child
 from slmc.backends.executorch.profiles import PROFILES, check_delegate
 from slmc.backends.executorch.tools import check_tools, versions
 from slmc.config_json import read_config
@@ -43,7 +43,8 @@ def compile_model(
     check_delegate(delegate, model.architecture, context)
     profile, facts = PROFILES[delegate], _facts(model, context, end_id, delegate)
     path = out / PROGRAM
-    for told in child.lines("export", [str(model.folder), str(context), json.dumps(facts), str(path), delegate]):
+    wanted = [str(model.folder), str(context), json.dumps(facts), str(path), delegate]
+    for told in child.lines("executorch.export", wanted):
         if "weights" in told:
             advance(told["weights"])
         else:

@@ -10,24 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from slmc.architecture import Architecture
 from slmc.backends.executorch.attention import Attention, Start
-from slmc.checkpoint.dtypes import Float32
-from slmc.models.decoder import rope_tables
-
-
-def rope_inputs(a: Architecture, context: int) -> dict[str, Float32]:
-    """Of each rope by name, as the blocks take them: float32 [context, head_dim]."""
-    found = {}
-    for i, (cosines, sines) in enumerate(rope_tables(a, context)):
-        rest = np.zeros((context, a.head_dim - a.rotary_dim), np.float32)
-        found[f"cosines_{i}"] = np.concatenate([cosines, cosines, rest + 1], 1)
-        found[f"sines_{i}"] = np.concatenate([-sines, sines, rest], 1)
-    return found
+from slmc.models.decoder import rope_inputs
 
 
 class Ropes(nn.Module):

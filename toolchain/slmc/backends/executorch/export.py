@@ -16,8 +16,8 @@ from typing import Any, cast
 
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
+from slmc.backends.child import tell
 from slmc.backends.executorch import delegates
-from slmc.backends.executorch.child import tell
 from slmc.backends.executorch.profiles import PROFILES
 from slmc.backends.executorch.program import trace, write
 from slmc.backends.executorch.pte import PteFile

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slmc.artifacts import QuantizedCheckpoint
-from slmc.backends.executorch import child
+from slmc.backends import child
 from slmc.models.exported import PROGRAM, read_exported
 
 
@@ -14,5 +14,5 @@ def read_back(model: QuantizedCheckpoint, artifact: Path) -> Iterator[tuple[str,
     """Each tensor of the checkpoint, and the ropes, with whether the program uses just that."""
     exported = read_exported(artifact)
     wanted = [str(model.folder), str(artifact / PROGRAM), str(exported.context), exported.delegation.delegate]
-    for told in child.lines("reread", wanted):
+    for told in child.lines("executorch.reread", wanted):
         yield told["name"], told["same"]

@@ -26,10 +26,8 @@ from executorch.exir.schema import Program
 from executorch.extension.pybindings import portable_lib
 
 from slmc.architecture import EMBEDDING
+from slmc.backends.child import tell
 from slmc.backends.executorch import delegates
-from slmc.backends.executorch.blocks import TOKENS
-from slmc.backends.executorch.child import tell
-from slmc.backends.executorch.decoder import rope_inputs
 from slmc.backends.executorch.delegates import Stored
 from slmc.backends.executorch.pte import PteFile, read_data
 from slmc.backends.executorch.xnnpack.blocks import finish
@@ -37,7 +35,8 @@ from slmc.backends.executorch.xnnpack.delegated import Delegated
 from slmc.backends.executorch.xnnpack.graph import Constants, Graph, Weight, equal_row, pack_codes
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.unmerged import adapter_beside, read_pairs
-from slmc.models.decoder import decoder_parameters
+from slmc.models.blocks import TOKENS
+from slmc.models.decoder import decoder_parameters, rope_inputs
 from slmc.models.exported import FOUNDATION
 from slmc.models.projections import Projection, projections, stored_vector
 from slmc.names import DelegateName

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from slmc.backends.executorch.blocks import Blocks
 from slmc.backends.executorch.xnnpack.graph import Constants, Graph, Value, Weight, pack_weight
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.unmerged import Pair
+from slmc.models.blocks import Blocks
 from slmc.models.projections import Projection
 from slmc.quant.reader import QuantizedReader
 

@@ -10,9 +10,9 @@ from executorch.exir._serialize._named_data_store import NamedDataStore
 from executorch.exir.lowered_backend_module import LoweredBackendModule
 from torch import Tensor, nn
 
-from slmc.backends.executorch.blocks import TOKENS
 from slmc.backends.executorch.xnnpack.blocks import Block
 from slmc.backends.executorch.xnnpack.graph import Constants
+from slmc.models.blocks import TOKENS
 
 _EXAMPLE = 3
 """Tokens to trace with: neither 0 nor 1, which torch.export takes for constants."""

@@ -7,6 +7,7 @@ then reshapes every value after it. Constants lie beside the graphs, under the d
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,8 +22,8 @@ from executorch.backends.xnnpack.utils.xnnpack_constants import (
     XNN_VALUE_FLAG_EXTERNAL_OUTPUT,
 )
 
-from slmc.backends.executorch.blocks import TOKENS
 from slmc.checkpoint.dtypes import Float32
+from slmc.models.blocks import TOKENS
 from slmc.quant.packing import Codes
 
 _NO_HANDLE = 65535
@@ -154,7 +155,7 @@ class Graph:
         """RMSNorm over the last dimension; the mean is a product in float32 with a row of equal weights."""
         count = x.shape[-1]
         mean = self.plain_linear(self.multiply(x, x), equal_row(count))
-        shifted = self.add(mean, self.constant(np.array([epsilon], np.float32)))
+        shifted = self.add(mean, self._number(epsilon))
         inverse = self._unary(schema.XNNReciprocalSquareRoot, shifted)
         return self.multiply(self.multiply(x, inverse), self.constant(weight))
 
@@ -164,11 +165,14 @@ class Graph:
     def multiply(self, left: Value, right: Value) -> Value:
         return self._binary(schema.XNNMultiply, left, right)
 
-    def sigmoid(self, x: Value) -> Value:
-        return self._unary(schema.XNNSigmoid, x)
+    def silu(self, x: Value) -> Value:
+        return self.multiply(x, self._unary(schema.XNNSigmoid, x))
 
-    def tanh(self, x: Value) -> Value:
-        return self._unary(schema.XNNTanh, x)
+    def gelu_tanh(self, x: Value) -> Value:
+        root = math.sqrt(2 / math.pi)
+        factor = self.add(self.multiply(self.multiply(x, x), self._number(0.044715 * root)), self._number(root))
+        turned = self.add(self._unary(schema.XNNTanh, self.multiply(x, factor)), self._number(1.0))
+        return self.multiply(self.multiply(x, self._number(0.5)), turned)
 
     def reshape(self, x: Value, *shape: int) -> Value:
         out = self._value(shape)
@@ -197,6 +201,9 @@ class Graph:
             )
         )
         return out
+
+    def _number(self, value: float) -> Value:
+        return self.constant(np.array([value], np.float32))
 
     def _dynamic(self, x: Value) -> Value:
         if x.id not in self._dynamics:

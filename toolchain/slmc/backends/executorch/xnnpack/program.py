@@ -9,8 +9,8 @@ from typing import Any
 from executorch.exir import EdgeCompileConfig, to_edge
 from torch import fx, nn
 
+from slmc.backends.child import tell
 from slmc.backends.executorch.attention import CustomAttention
-from slmc.backends.executorch.child import tell
 from slmc.backends.executorch.decoder import Decoder, Ropes
 from slmc.backends.executorch.program import trace, write
 from slmc.backends.executorch.pte import share_constants

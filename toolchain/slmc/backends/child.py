@@ -1,7 +1,6 @@
-"""Run one of this backend's programs; what it prints, line by line.
+"""Run one of a backend's programs; what it prints, line by line.
 
-torch and ExecuTorch are slow to load, write to standard error, and can die of a segmentation fault, which no
-`except` catches.
+Compilers are slow to load, write to standard error, and can die of a segmentation fault, which no `except` catches.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ def tell(**facts: object) -> None:
 
 
 def lines(module: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The JSON lines of `python -m slmc.backends.executorch.<module>`. Raises CompileError with what it said last."""
-    command = [sys.executable, "-W", "ignore", "-m", f"slmc.backends.executorch.{module}", *arguments]
+    """The JSON lines of `python -m slmc.backends.<module>`. Raises CompileError with what it said last."""
+    command = [sys.executable, "-W", "ignore", "-m", f"slmc.backends.{module}", *arguments]
     with TemporaryFile("w+", errors="replace") as said:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True
@@ -35,7 +34,7 @@ def lines(module: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
-                    if line.startswith("{"):  # ExecuTorch prints there too
+                    if line.startswith("{"):  # compilers print there too
                         yield json.loads(line)
             finally:
                 if process.poll() is None and sys.exc_info()[0] is not None:
@@ -43,7 +42,7 @@ def lines(module: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
         if process.returncode:
             said.seek(0)
             tail = "\n".join(said.read().strip().splitlines()[-_LAST_LINES:])
-            raise CompileError(f"executorch {module} {_cause(process.returncode)}\n{tail}".rstrip())
+            raise CompileError(f"{module} {_cause(process.returncode)}\n{tail}".rstrip())
 
 
 def _cause(code: int) -> str:

@@ -1,4 +1,4 @@
-"""A decoder cut into blocks at its attentions, written once for every delegate.
+"""A decoder cut into blocks at its attentions, written once for every backend that computes with whole matrices.
 
     opening    x                       -> x, q, k, v          the first layer's queries
     between    attended, x, ropes      -> x, q, k, v          one layer's MLP and the next one's queries
@@ -12,7 +12,6 @@ negative; where a rope turns but a part of a head, the rest has cosines 1 and si
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
@@ -29,7 +28,7 @@ Value = TypeVar("Value")
 
 
 class Operations(Protocol[Value]):
-    """What blocks are made of; `xnnpack` writes a graph of it, `aten` computes with tensors."""
+    """What blocks are made of; each backend has its own."""
 
     def input(self, *shape: int) -> Value:
         """The next of the block's inputs."""
@@ -46,9 +45,10 @@ class Operations(Protocol[Value]):
 
     def multiply(self, left: Value, right: Value) -> Value: ...
 
-    def sigmoid(self, x: Value) -> Value: ...
+    def silu(self, x: Value) -> Value: ...
 
-    def tanh(self, x: Value) -> Value: ...
+    def gelu_tanh(self, x: Value) -> Value:
+        """x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3)))."""
 
     def reshape(self, x: Value, *shape: int) -> Value: ...
 
@@ -153,7 +153,7 @@ class Blocks(Generic[Value]):
         x = graph.add(x, branch)
         normed = self._norm(graph, x, f"{prefix}{norms[1] if a.post_norms else norms[0]}.weight")
         gate, up = (graph.linear(normed, Projection.mlp(a, layer, part)) for part in ("gate", "up"))
-        inner = graph.multiply(_GATES[a.gate](graph, gate), up)
+        inner = graph.multiply(graph.silu(gate) if a.gate == "silu" else graph.gelu_tanh(gate), up)
         branch = graph.linear(inner, Projection.mlp(a, layer, "down"))
         if a.post_norms:
             branch = self._norm(graph, branch, f"{prefix}{norms[2]}.weight")
@@ -168,23 +168,3 @@ class Blocks(Generic[Value]):
     def _vector(self, name: str) -> Float32:
         specs = {spec.name: spec for spec in self.reader.architecture.tensors()}
         return stored_vector(self.reader, specs[name])
-
-
-def _silu(graph: Operations[Value], x: Value) -> Value:
-    return graph.multiply(x, graph.sigmoid(x))
-
-
-def _gelu_tanh(graph: Operations[Value], x: Value) -> Value:
-    """x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3)))."""
-
-    def number(value: float) -> Value:
-        return graph.constant(np.array([value], np.float32))
-
-    root = math.sqrt(2 / math.pi)
-    square = graph.multiply(x, x)
-    factor = graph.add(graph.multiply(square, number(0.044715 * root)), number(root))
-    turned = graph.add(graph.tanh(graph.multiply(x, factor)), number(1.0))
-    return graph.multiply(graph.multiply(x, number(0.5)), turned)
-
-
-_GATES = {"silu": _silu, "gelu_tanh": _gelu_tanh}
