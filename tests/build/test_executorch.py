@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,18 @@ from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.runners.executorch_engine import ExecutorchEngine
 
 from .family_case import READ, Case, Logits, ids
+from .in_process import programs
 from .variants import CONTEXT, VARIANTS, write_model
 
 pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _here() -> Iterator[None]:
+    with programs():
+        yield
+
+
 END = 2
 FOUR_BITS = [name for name, variant in VARIANTS.items() if SCHEMES[variant.scheme].bits == 4]
 of_every_family = pytest.mark.parametrize("case", FOUR_BITS, indirect=True, scope="module")

@@ -168,8 +168,8 @@ def test_bits_that_the_backend_lacks(recipe_folder: Path, quantization: str) -> 
     edit(recipe_folder, "credit: ours", "calibration: eval.jsonl, credit: ours")
     edit(recipe_folder, "context: 64", f"context: 64\nquantization: {quantization}")
     plan(recipe_folder)
-    with pytest.raises(RecipeError, match="backend 'coreml' can't hold codes of 8 bits"):
-        plan(recipe_folder, "ios", Options(backend="coreml"))
+    with pytest.raises(RecipeError, match="backend 'executorch' can't hold codes of 8 bits"):
+        plan(recipe_folder, "ios", Options(backend="executorch"))
 
 
 def test_stage_keys_change_with_what_goes_in_and_with_nothing_else(recipe_folder: Path) -> None:
