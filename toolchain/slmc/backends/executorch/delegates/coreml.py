@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,24 +10,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import coremltools
-import numpy as np
 from coremltools.proto import Model_pb2
 from executorch.backends.apple.coreml import executorchcoreml
 from executorch.backends.apple.coreml.compiler import CoreMLBackend
 from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 from executorch.exir.backend.partitioner import Partitioner
-from numpy.typing import NDArray
 
 from slmc.backends.executorch.attention import Attention, PlainAttention
 from slmc.backends.executorch.delegates import Stored
 from slmc.backends.executorch.pte import PteFile
-from slmc.quant.packing import Codes
+from slmc.mil.package import Operation, Package
+from slmc.mil.values import Constant
 from slmc.quant.reader import QuantizedReader
 
-Bytes = NDArray[np.uint8]
-
 FP16 = True
-_BLOB_MAGIC = 0xDEADBEEF
 
 
 def attention(reader: QuantizedReader, context: int) -> Attention:
@@ -76,58 +71,19 @@ def package(file: PteFile, folder: Path) -> Path:
 
 
 def stored(file: PteFile) -> Iterator[Stored]:
+    """In the order in which `gather` and `linear` use them."""
     with TemporaryDirectory() as name:
-        yield from _Package(package(file, Path(name))).matrices()
-
-
-class _Package:
-    """A saved ML program: its operations, and the blobs beside them."""
-
-    def __init__(self, folder: Path) -> None:
-        items = json.loads((folder / "Manifest.json").read_text(encoding="utf-8"))["itemInfoEntries"].values()
-        paths = {item["name"]: folder / "Data" / item["path"] for item in items}
-        function = _parsed(paths["model.mlmodel"]).mlProgram.functions["main"]
-        self._operations = function.block_specializations[function.opset].operations
-        self._blob = np.fromfile(paths["weights"] / "weight.bin", np.uint8)
-
-    def matrices(self) -> Iterator[Stored]:
-        """In the order in which `gather` and `linear` use them."""
-        made = {output.name: one for one in self._operations for output in one.outputs}
-        for operation in self._operations:
+        operations = Package(package(file, Path(name))).functions["main"].operations
+        made = {output.name: one for one in operations for output in one.outputs}
+        for operation in operations:
             wanted = {"gather": "x", "linear": "weight"}.get(operation.type)
-            if wanted is None:
-                continue
-            source = made.get(operation.inputs[wanted].arguments[0].name)
+            [bound] = operation.inputs[wanted] if wanted else [None]
+            source = made.get(bound) if isinstance(bound, str) else None
             if source is not None and source.type == "constexpr_blockwise_shift_scale":
-                yield self._matrix(source, made)
-
-    def _matrix(self, operation: Any, made: dict[str, Any]) -> Stored:
-        values = {
-            key: (
-                argument.value if argument.WhichOneof("binding") == "value" else made[argument.name].attributes["val"]
-            )
-            for key, one in operation.inputs.items()
-            for argument in one.arguments
-        } | dict(operation.attributes)
-        (rows, columns), packed = _shape(values["data"]), self._read(values["data"])
-        codes = np.empty((rows, columns), np.int8)
-        halves = packed[: rows * columns // 2].reshape(rows, columns // 2)
-        codes[:, ::2], codes[:, 1::2] = _signed(halves % 16), _signed(halves // 16)
-        scales = self._read(values["scale"]).view(np.float16).astype(np.float32).reshape(_shape(values["scale"]))
-        return Stored(codes, scales)
-
-    def _read(self, value: Any) -> Bytes:
-        """Bytes of a value, which lies in the blob file under a header of its own (coremltools' StorageFormat.hpp)."""
-        start = value.blobFileValue.offset
-        magic, _, size, offset = struct.unpack_from("<IIQQ", self._blob.data, start)
-        assert magic == _BLOB_MAGIC, f"no blob at {start}"
-        return self._blob[offset : offset + size]
+                yield Stored(*(_array(source, made, key) for key in ("data", "scale")))
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(one.constant.size for one in value.type.tensorType.dimensions)
-
-
-def _signed(halves: Bytes) -> Codes:
-    """Four bits in two's complement."""
-    return (halves ^ 8).astype(np.int8) - np.int8(8)
+def _array(operation: Operation, made: dict[str, Operation], parameter: str) -> Any:
+    [value] = operation.inputs[parameter]
+    constant = value if isinstance(value, Constant) else made[value].attributes["val"]
+    return constant.array()
