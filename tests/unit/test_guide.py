@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import tree_sitter
+import tree_sitter_kotlin
+import tree_sitter_swift
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slmc.backends.executorch.tools import TESTED
 from slmc.bundle.manifest import Manifest
 from slmc.describe import make_golden
-from slmc.guide import _expression, make_guide
+from slmc.guide import KOTLIN, SWIFT, make_guide, prompt_expression
 from slmc.models.exported import Delegation, write_exported
 from slmc.names import DelegateName, TargetName
 from slmc.plan import Options, resolve
@@ -28,11 +33,8 @@ manifest = small_manifest
 texts = st.text(st.characters(codec="utf-8", exclude_characters="$"), max_size=20)
 
 
-@given(texts, texts, texts, texts, st.booleans(), texts)
-def test_the_expression_is_the_prompt(prefix: str, before: str, after: str, suffix: str, trim: bool, text: str) -> None:
-    """Strings and sums are written alike in Python."""
-    message = "{text}".join(part.replace("{", "{{").replace("}", "}}") for part in (before, after))
-    form = PromptFormat(
+def form(prefix: str, message: str, suffix: str, *, trim: bool) -> PromptFormat:
+    return PromptFormat(
         prefix=prefix,
         message=message,
         suffix=suffix,
@@ -42,21 +44,22 @@ def test_the_expression_is_the_prompt(prefix: str, before: str, after: str, suff
         end_token="e",
         end_id=1,
     )
-    assert eval(_expression(form, ".strip()", {}), {"text": text}) == form.render({"text": text})
 
 
-def test_kotlin_s_templates_are_escaped() -> None:
-    form = PromptFormat(
-        prefix="$5 ",
-        message="{text}",
-        suffix="",
-        trim=False,
-        answer_prefix="",
-        special_tokens=False,
-        end_token="e",
-        end_id=1,
-    )
-    assert _expression(form, "", {"$": "\\$"}) == '"\\$5 " + text'
+@given(texts, texts, texts, texts, st.booleans(), texts)
+def test_the_expression_is_the_prompt(prefix: str, before: str, after: str, suffix: str, trim: bool, text: str) -> None:
+    """Strings and sums are written alike in Python, but for what trims and for halves of surrogate pairs."""
+    message = "{text}".join(part.replace("{", "{{").replace("}", "}}") for part in (before, after))
+    asked = form(prefix, message, suffix, trim=trim)
+    expression = prompt_expression(asked, KOTLIN).replace(".trim()", ".strip()")
+    found = eval(expression, {"text": text}).encode("utf-16", "surrogatepass").decode("utf-16")
+    assert found == asked.render({"text": text})
+
+
+def test_what_a_language_escapes() -> None:
+    asked = form('$5 "\\\x1b', "{text}", "\n\U000e0001", trim=False)
+    assert prompt_expression(asked, KOTLIN) == r'"\$5 \"\\\u001b" + text + "\n\udb40\udc01"'
+    assert prompt_expression(asked, SWIFT) == r'"$5 \"\\\u{1b}" + text + "\n\u{e0001}"'
 
 
 @pytest.mark.parametrize(
@@ -89,3 +92,22 @@ def test_a_guide_names_its_packages(
     assert found is not None
     for text in [*named, golden[0].prompt, "Not run on a device"]:
         assert text in found
+    for kind, code in re.findall(r"```(kotlin|swift)\n(.*?)```", found, re.DOTALL):
+        assert not mistakes(code, {"kotlin": tree_sitter_kotlin, "swift": tree_sitter_swift}[kind])
+
+
+def mistakes(code: str, language: ModuleType) -> list[bytes]:
+    """What a real parser of the language can't read."""
+    parser, found = tree_sitter.Parser(tree_sitter.Language(language.language())), []
+    left = [parser.parse(code.encode()).root_node]
+    while left:
+        node = left.pop()
+        if node.is_error or node.is_missing:
+            found.append(code.encode()[node.start_byte : node.end_byte])
+        left += node.children
+    return found
+
+
+def test_the_parsers_see_mistakes() -> None:
+    assert mistakes("val a = ", tree_sitter_kotlin)
+    assert mistakes("let a = (", tree_sitter_swift)

@@ -5,9 +5,9 @@ The template's facts of ExecuTorch's packages are from its sources and packages 
 
 from __future__ import annotations
 
-import json
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -21,8 +21,38 @@ from slmc.prompt import Codec, PromptFormat
 from slmc.recipe import Classify
 
 TEMPLATE = Path(__file__).with_name("guide.md.j2")
-_KOTLIN = {"$": "\\$"}
-"""What a Kotlin string escapes beside what JSON does."""
+
+
+@dataclass(frozen=True)
+class _Language:
+    """How it writes strings, and takes white space off their ends."""
+
+    trim: str
+    unicode: str
+    """Of a character by its number."""
+    escapes: Mapping[str, str]
+
+    def literal(self, text: str) -> str:
+        return '"' + "".join(self._escaped(char) for char in text) + '"'
+
+    def _escaped(self, char: str) -> str:
+        common = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+        known = common | dict(self.escapes)
+        if char in known:
+            return known[char]
+        return char if char.isprintable() else "".join(self.unicode.format(unit) for unit in self._units(char))
+
+    def _units(self, char: str) -> Iterator[int]:
+        """Kotlin's are of UTF-16."""
+        if "{{" in self.unicode:
+            yield ord(char)
+        else:
+            octets = char.encode("utf-16-be")
+            yield from (int.from_bytes(octets[i : i + 2]) for i in range(0, len(octets), 2))
+
+
+KOTLIN = _Language(".trim()", "\\u{:04x}", {"$": "\\$"})
+SWIFT = _Language(".trimmingCharacters(in: .whitespacesAndNewlines)", "\\u{{{:x}}}", {})
 
 
 def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequence[GoldenItem]) -> str | None:
@@ -39,10 +69,11 @@ def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequenc
         version=TESTED,
         program=f"{manifest.artifact}/{PROGRAM}",
         tokenizer=f"{manifest.tokenizer}/tokenizer.json",
-        kotlin=_expression(codec.format, ".trim()", _KOTLIN),
-        swift=_expression(codec.format, ".trimmingCharacters(in: .whitespacesAndNewlines)", {}),
+        kotlin=prompt_expression(codec.format, KOTLIN),
+        swift=prompt_expression(codec.format, SWIFT),
         fields=_fields(codec.format),
-        end=json.dumps(codec.format.end_token),
+        kotlin_end=KOTLIN.literal(codec.format.end_token),
+        swift_end=SWIFT.literal(codec.format.end_token),
         begin=codec.begin_tokens,
         foundation=None if foundation is None else f"{manifest.artifact}/{FOUNDATION}",
         foundation_sha256=foundation,
@@ -56,21 +87,14 @@ def _fields(form: PromptFormat) -> list[str]:
     return list(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(form.message) if name))
 
 
-def _expression(form: PromptFormat, trim: str, escapes: dict[str, str]) -> str:
-    """The prompt as an expression of strings and the fields' names; Kotlin and Swift write both alike."""
-
-    def literal(text: str) -> str:
-        quoted = json.dumps(text, ensure_ascii=False)
-        for char, escaped in escapes.items():
-            quoted = quoted.replace(char, escaped)
-        return quoted
-
-    parts = []
+def prompt_expression(form: PromptFormat, language: _Language) -> str:
+    """The prompt as a sum of strings and the fields' names."""
+    literal, parts = language.literal, []
     for text, name, _, _ in string.Formatter().parse(form.message):
         parts += [literal(text)] if text else []
         parts += [name] if name else []
     message = " + ".join(parts)
     if form.trim:
-        message = f"({message}){trim}" if len(parts) > 1 else f"{message}{trim}"
+        message = f"({message}){language.trim}" if len(parts) > 1 else f"{message}{language.trim}"
     around = [literal(form.prefix) if form.prefix else "", message, literal(form.suffix) if form.suffix else ""]
     return " + ".join(part for part in around if part)
