@@ -23,7 +23,7 @@ def test_a_wheel_finds_its_targets_and_templates(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(installed)
-    assert {"slmc/validate/report.html.j2", "slmc/guide.md.j2"} < set(names)
+    assert {"slmc/validate/report.html.j2", "slmc/guide_executorch.md.j2", "slmc/guide_coreml.md.j2"} < set(names)
     native = ("slm.h", "session.c", "jni.c", "java/org/slmc/Slm.java", "java/org/slmc/SlmException.java")
     assert {f"slmc/backends/tvm/native/{name}" for name in native} < set(names)
     assert not [name for name in names if name.endswith(".safetensors")]

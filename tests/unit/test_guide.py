@@ -18,6 +18,7 @@ from slmc.bundle.manifest import Manifest
 from slmc.describe import make_golden
 from slmc.guide import KOTLIN, SWIFT, make_guide, prompt_expression
 from slmc.models.exported import Delegation, write_exported
+from slmc.models.packaged import PackagedDecoder, write_packaged
 from slmc.names import DelegateName, TargetName
 from slmc.plan import Options, resolve
 from slmc.prompt import PromptFormat, compile_prompt
@@ -92,7 +93,31 @@ def test_a_guide_names_its_packages(
     assert found is not None
     for text in [*named, golden[0].prompt, "Not run on a device"]:
         assert text in found
-    for kind, code in re.findall(r"```(kotlin|swift)\n(.*?)```", found, re.DOTALL):
+    read_by_parsers(found)
+
+
+@pytest.mark.parametrize(("delegate", "unit"), [("gpu", ".cpuAndGPU"), ("ane", ".cpuAndNeuralEngine")])
+def test_a_guide_to_core_ml_names_functions_and_units(
+    recipe_folder: Path, manifest: Manifest, tmp_path: Path, delegate: DelegateName, unit: str
+) -> None:
+    plan = resolve(load_recipe(recipe_folder), load_target("ios"), Options("coreml", delegate=delegate))
+    examples = plan.recipe.examples(plan.recipe.recipe.data.evaluation)
+    codec = compile_prompt(plan.recipe, recipe_folder / "base", examples)
+    golden = make_golden(plan, codec, None)
+    changed = {"target": "ios", "backend": "coreml", "delegate": delegate}
+    packaged = PackagedDecoder(package_sha256="0" * 64, delegate="gpu", vocab_size=1, context=64, chunk=48, versions={})
+    write_packaged(tmp_path, packaged)
+    found = make_guide(manifest.model_copy(update=changed), tmp_path, codec, golden)
+    assert found is not None
+    for text in (unit, '"prefill"', "count: 48 - ids.count", golden[0].prompt, f"token {codec.end_id}"):
+        assert text in found
+    read_by_parsers(found)
+
+
+def read_by_parsers(guide: str) -> None:
+    blocks = re.findall(r"```(kotlin|swift)\n(.*?)```", guide, re.DOTALL)
+    assert blocks
+    for kind, code in blocks:
         assert not mistakes(code, {"kotlin": tree_sitter_kotlin, "swift": tree_sitter_swift}[kind])
 
 

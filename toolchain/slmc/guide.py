@@ -1,6 +1,6 @@
 """A bundle's README.md: what a mobile engineer adds to the app, and the lines that load the model and ask it.
 
-The template's facts of ExecuTorch's packages are from its sources and packages of the version that the bundle names.
+The templates' facts of ExecuTorch's packages are from its sources and packages of the version that the bundle names.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from slmc.backends.executorch.tools import TESTED
 from slmc.bundle.golden import GoldenItem
 from slmc.bundle.manifest import Manifest
 from slmc.models.exported import FOUNDATION, PROGRAM, read_exported
+from slmc.models.packaged import PACKAGE, read_packaged
 from slmc.prompt import Codec, PromptFormat
 from slmc.recipe import Classify
-
-TEMPLATE = Path(__file__).with_name("guide.md.j2")
 
 
 @dataclass(frozen=True)
@@ -57,30 +56,43 @@ SWIFT = _Language(".trimmingCharacters(in: .whitespacesAndNewlines)", "\\u{{{:x}
 
 def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequence[GoldenItem]) -> str | None:
     """Markdown; None for a backend without a guide. `artifact` is what the backend made."""
-    if manifest.delegation is None:
+    if manifest.backend not in ("executorch", "coreml"):
         return None
-    foundation = read_exported(artifact).foundation_sha256
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown
-    task = manifest.recipe.task
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    template = Path(__file__).with_name(f"guide_{manifest.backend}.md.j2").read_text(encoding="utf-8")
+    own = _executorch(manifest, artifact) if manifest.backend == "executorch" else _coreml(manifest, artifact)
+    return environment.from_string(template).render(
         manifest=manifest,
-        delegate=manifest.delegation.delegate,
-        title=PROFILES[manifest.delegation.delegate].title,
-        version=TESTED,
-        program=f"{manifest.artifact}/{PROGRAM}",
         tokenizer=f"{manifest.tokenizer}/tokenizer.json",
         kotlin=prompt_expression(codec.format, KOTLIN),
         swift=prompt_expression(codec.format, SWIFT),
         fields=_fields(codec.format),
         kotlin_end=KOTLIN.literal(codec.format.end_token),
         swift_end=SWIFT.literal(codec.format.end_token),
+        end_id=codec.end_id,
         begin=codec.begin_tokens,
-        foundation=None if foundation is None else f"{manifest.artifact}/{FOUNDATION}",
-        foundation_sha256=foundation,
-        most=None if isinstance(task, Classify) else task.max_tokens,
         longest=max((len(codec.answer(label)) for label in manifest.labels), default=0),
         example=golden[0],
+        **own,
     )
+
+
+def _executorch(manifest: Manifest, artifact: Path) -> dict[str, object]:
+    exported, task = read_exported(artifact), manifest.recipe.task
+    foundation, delegate = exported.foundation_sha256, exported.delegation.delegate
+    return {
+        "delegate": delegate,
+        "title": PROFILES[delegate].title,
+        "version": TESTED,
+        "program": f"{manifest.artifact}/{PROGRAM}",
+        "foundation": None if foundation is None else f"{manifest.artifact}/{FOUNDATION}",
+        "foundation_sha256": foundation,
+        "most": None if isinstance(task, Classify) else task.max_tokens,
+    }
+
+
+def _coreml(manifest: Manifest, artifact: Path) -> dict[str, object]:
+    return {"package": f"{manifest.artifact}/{PACKAGE}", "chunk": read_packaged(artifact).chunk}
 
 
 def _fields(form: PromptFormat) -> list[str]:
