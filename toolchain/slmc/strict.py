@@ -34,6 +34,20 @@ def parse(kind: type[Model], raw: object, path: Path, error: type[SlmcError]) ->
         raise error(f"{key}: {first['msg']}{more}", where=path, todo=_hint(kind, first)) from None
 
 
+def read_json(kind: type[Model], path: Path, error: type[SlmcError], what: str) -> Model:
+    """A JSON file of ours. Raises `error` where it is not `what`, such as "a compiled model"."""
+    try:
+        raw: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise error(f"not {what}: {problem}", where=path) from None
+    return parse(kind, raw, path, error)
+
+
+def write_json(model: BaseModel, path: Path) -> None:
+    """The same model, the same bytes."""
+    path.write_text(model.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def _hint(kind: type[BaseModel], problem: ErrorDetails) -> str | None:
     """For an unknown key: the closest key that exists at that place."""
     if problem["type"] != "extra_forbidden":

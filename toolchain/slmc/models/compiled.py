@@ -5,7 +5,6 @@ The backend writes it, the runner reads it. The weight file tells the rest itsel
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import Field
 
 from slmc.errors import RunnerError
 from slmc.names import Activations, Bits
-from slmc.strict import Strict, parse
+from slmc.strict import Strict, read_json, write_json
 
 MANIFEST = "model.json"
 WEIGHTS = "model.slm"
@@ -48,17 +47,12 @@ class CompiledDecoder(Strict):
 
 
 def write_compiled(folder: Path, compiled: CompiledDecoder) -> None:
-    (folder / MANIFEST).write_text(compiled.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(compiled, folder / MANIFEST)
 
 
 def read_compiled(folder: Path) -> CompiledDecoder:
     """Raises RunnerError where the folder is no compiled decoder of this version."""
-    path = folder / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunnerError(f"not a compiled model: {error}", where=path) from None
-    return parse(CompiledDecoder, raw, path, RunnerError)
+    return read_json(CompiledDecoder, folder / MANIFEST, RunnerError, "a compiled model")
 
 
 def library_here(compiled: CompiledDecoder) -> Library | None:

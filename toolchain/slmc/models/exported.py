@@ -5,7 +5,6 @@ The backend writes it, the runner reads it. `model.pte` is ExecuTorch's own form
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from slmc.errors import RunnerError
 from slmc.names import DelegateName
-from slmc.strict import Strict, parse
+from slmc.strict import Strict, read_json, write_json
 
 MANIFEST = "model.json"
 PROGRAM = "model.pte"
@@ -46,14 +45,9 @@ class ExportedDecoder(Strict):
 
 
 def write_exported(folder: Path, exported: ExportedDecoder) -> None:
-    (folder / MANIFEST).write_text(exported.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(exported, folder / MANIFEST)
 
 
 def read_exported(folder: Path) -> ExportedDecoder:
     """Raises RunnerError where the folder is no exported decoder of this version."""
-    path = folder / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunnerError(f"not an exported model: {error}", where=path) from None
-    return parse(ExportedDecoder, raw, path, RunnerError)
+    return read_json(ExportedDecoder, folder / MANIFEST, RunnerError, "an exported model")

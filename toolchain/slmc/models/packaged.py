@@ -5,7 +5,6 @@ The backend writes it, the runner reads it. `model.mlpackage` is Apple's own for
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from slmc import digest
 from slmc.errors import RunnerError
-from slmc.strict import Strict, parse
+from slmc.strict import Strict, read_json, write_json
 
 MANIFEST = "model.json"
 PACKAGE = "model.mlpackage"
@@ -38,14 +37,9 @@ def package_digest(package: Path) -> str:
 
 
 def write_packaged(folder: Path, packaged: PackagedDecoder) -> None:
-    (folder / MANIFEST).write_text(packaged.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_json(packaged, folder / MANIFEST)
 
 
 def read_packaged(folder: Path) -> PackagedDecoder:
     """Raises RunnerError where the folder is no packaged decoder of this version."""
-    path = folder / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunnerError(f"not a packaged model: {error}", where=path) from None
-    return parse(PackagedDecoder, raw, path, RunnerError)
+    return read_json(PackagedDecoder, folder / MANIFEST, RunnerError, "a packaged model")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from slmc.errors import RunnerError
 from slmc.models.packaged import DECODE, PACKAGE, PREFILL, package_digest, read_packaged
+from slmc.runners.engine import check_finite, check_rewind, check_tokens
 
 Inputs = Mapping[str, NDArray[np.int32]]
 
@@ -46,12 +47,7 @@ class CoremlEngine:
 
     def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Read more tokens; the next token's logits after the last of them, float32 [vocab_size]."""
-        if not 0 < len(ids) <= self.context - self.position:
-            raise RunnerError(
-                f"{len(ids)} tokens after {self.position}", expected=f"at least one, and {self.context} in all"
-            )
-        if not all(0 <= token < self.vocab_size for token in ids):
-            raise RunnerError("a token outside the vocabulary", expected=f"0 to {self.vocab_size - 1}")
+        check_tokens(self, ids)
         left = list(ids)
         while left:
             part, left = self._next(left)
@@ -61,8 +57,7 @@ class CoremlEngine:
 
     def rewind(self, position: int) -> None:
         """Forget what was read from a position on."""
-        if not 0 <= position <= self.position:
-            raise RunnerError(f"can't rewind to {position}", expected=f"a position from 0 to {self.position}")
+        check_rewind(self, position)
         self.position = position
 
     def _next(self, ids: list[int]) -> tuple[list[int], list[int]]:
@@ -80,7 +75,4 @@ class CoremlEngine:
             padded[0, : len(ids)] = ids
             last = np.array([len(ids) - 1], np.int32)
             logits = self._machine.run(PREFILL, inputs | {"tokens": padded, "last": last})
-        found = logits.reshape(-1)
-        if not np.isfinite(found).all():
-            raise RunnerError("the model answered with values that are no numbers")
-        return found
+        return check_finite(logits.reshape(-1))

@@ -14,6 +14,7 @@ from slmc.console import muted
 from slmc.errors import MissingToolError, RunnerError
 from slmc.models.exported import FOUNDATION, PROGRAM, read_exported
 from slmc.names import Activations
+from slmc.runners.engine import check_finite, check_rewind, check_tokens
 
 
 class ExecutorchEngine:
@@ -42,12 +43,7 @@ class ExecutorchEngine:
 
     def extend(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Read more tokens; the next token's logits after the last of them, float32 [vocab_size]."""
-        if not 0 < len(ids) <= self.context - self.position:
-            raise RunnerError(
-                f"{len(ids)} tokens after {self.position}", expected=f"at least one, and {self.context} in all"
-            )
-        if not all(0 <= token < self.vocab_size for token in ids):
-            raise RunnerError("a token outside the vocabulary", expected=f"0 to {self.vocab_size - 1}")
+        check_tokens(self, ids)
         for first in range(0, len(ids), self._most):
             part = ids[first : first + self._most]
             logits: NDArray[np.float32] = self._run("forward", part)[0]
@@ -56,8 +52,7 @@ class ExecutorchEngine:
 
     def rewind(self, position: int) -> None:
         """Forget what was read from a position on."""
-        if not 0 <= position <= self.position:
-            raise RunnerError(f"can't rewind to {position}", expected=f"a position from 0 to {self.position}")
+        check_rewind(self, position)
         self.position = position
 
     def _run(self, method: str, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -69,9 +64,7 @@ class ExecutorchEngine:
         except RuntimeError as error:
             raise RunnerError(f"ExecuTorch failed: {error}") from None
         found: NDArray[np.float32] = logits[0].numpy().copy()  # the runtime writes over it the next time
-        if not np.isfinite(found).all():
-            raise RunnerError("the model answered with values that are no numbers")
-        return found
+        return check_finite(found)
 
 
 def _runtime() -> Any:
