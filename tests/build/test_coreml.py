@@ -266,6 +266,21 @@ def test_a_kept_matrix_is_fp16(small: Path, tmp_path: Path) -> None:
     assert any(name.startswith(kept) for name in found)
 
 
+def test_an_embedding_of_8_bits_beside_4(small: Path, tmp_path: Path) -> None:
+    base, wide = open_checkpoint(small / "base"), "model.embed_tokens.weight"
+    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
+    for name in ("quantized", "packaged"):
+        (tmp_path / name).mkdir()
+    quantize(merged, SCHEMES["int4-g32"], (), tmp_path / "quantized", lambda _: None, {wide: 8})
+    model = open_quantized(tmp_path / "quantized")
+    artifact = compiled(model, tmp_path / "packaged", context=64)
+    assert all(same for _, same in read_back(model, artifact))
+    sizes = [path.stat().st_size for folder in (artifact, small / "packaged") for path in folder.rglob("weight.bin")]
+    assert sizes[0] - sizes[1] > 131 * 128 // 2 - 4096  # half a byte more a weight, a shorter rope less
+    engine = CoremlEngine(artifact, SimulatedMachine)
+    assert np.isfinite(engine.extend(ids(40))).all()
+
+
 def test_a_manifest_of_another_version_is_refused(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "packaged", tmp_path / "model")
     (tmp_path / "model" / MANIFEST).write_text("{}")
