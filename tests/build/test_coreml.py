@@ -241,17 +241,31 @@ def test_what_an_engine_can_t_read_is_refused(small: Path, tokens: list[int]) ->
         CoremlEngine(small / "packaged", SimulatedMachine).extend(tokens)
 
 
-def test_scales_that_fp16_can_t_hold_are_refused_by_name(small: Path, tmp_path: Path) -> None:
+def with_scale(small: Path, folder: Path, scale: float) -> QuantizedCheckpoint:
+    """The checkpoint with another scale of one group."""
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(small / "quantized", tmp_path / "model")
-    [weights] = (tmp_path / "model").glob("*.safetensors")
+    shutil.copytree(small / "quantized", folder / "model")
+    [weights] = (folder / "model").glob("*.safetensors")
     tensors = load_file(weights)
-    tensors["model.layers.1.mlp.up_proj.weight_scale"][3, 1] = 2.0**-30
+    tensors["model.layers.1.mlp.up_proj.weight_scale"][3, 1] = scale
     save_file(tensors, weights, {"format": "pt"})
-    (tmp_path / "out").mkdir()
-    with pytest.raises(CompileError, match=r"1 scales of model\.layers\.1\.mlp\.up_proj\.weight"):
-        compiled(open_quantized(tmp_path / "model"), tmp_path / "out")
+    (folder / "out").mkdir()
+    return open_quantized(folder / "model")
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 1.5 * 2.0**-24])
+def test_a_scale_too_small_for_fp16_is_rounded_and_counted(small: Path, tmp_path: Path, scale: float) -> None:
+    model = with_scale(small, tmp_path, scale)
+    artifact = compiled(model, tmp_path / "out", context=64)
+    assert read_packaged(artifact).rounded_scales == 1
+    assert all(same for _, same in read_back(model, artifact))
+    assert read_packaged(small / "packaged").rounded_scales == 0
+
+
+def test_a_scale_too_large_for_fp16_is_refused_by_name(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"model\.layers\.1\.mlp\.up_proj\.weight.* has scales above fp16's 65504"):
+        compiled(with_scale(small, tmp_path, 2.0**17), tmp_path / "out")
 
 
 def test_a_kept_matrix_is_fp16(small: Path, tmp_path: Path) -> None:

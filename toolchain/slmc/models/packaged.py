@@ -29,6 +29,9 @@ class PackagedDecoder(Strict):
     vocab_size: Count
     context: Count
     chunk: Count = Field(description="tokens of one call of prefill")
+    rounded_scales: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="scales below 2^-14, of which fp16 holds fewer bits"
+    )
     versions: dict[str, str]
 
 

@@ -34,7 +34,7 @@ def compile_model(
     """Write package and model.json into the empty folder `out`; `advance` counts weights.
 
     `chunk` is how many tokens one call of prefill takes, and no more than the context; `metadata_` goes into the
-    package. Raises CompileError for scales that fp16 can't hold, for shapes that the Neural Engine does not take, and
+    package. Raises CompileError for scales above what fp16 holds, for shapes that the Neural Engine does not take, and
     where coremltools fails.
     """
     assert delegate in ("gpu", "ane"), delegate
@@ -42,10 +42,12 @@ def compile_model(
         _check_shapes(model)
     chunk = min(chunk, context)
     wanted = [str(model.folder), str(out), str(context), str(chunk), delegate, json.dumps(dict(metadata_))]
+    rounded = 0
     for told in child.lines("coreml.export", wanted):
         if "error" in told:
             raise CompileError(told["error"], where=model.folder, todo=told["todo"])
         advance(told["weights"])
+        rounded = told.get("rounded", rounded)
     write_packaged(
         out,
         PackagedDecoder(
@@ -54,6 +56,7 @@ def compile_model(
             vocab_size=model.architecture.vocab_size,
             context=context,
             chunk=chunk,
+            rounded_scales=rounded,
             versions={TOOL: metadata.version(TOOL)},
         ),
     )

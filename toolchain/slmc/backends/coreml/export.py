@@ -32,8 +32,9 @@ def export(
     prefill = builder.prefill(chunk)
     tell(weights=total // 2)
     functions = {PREFILL: prefill, DECODE: builder.decode(), FULL_LOGITS: builder.full_logits(chunk)}
+    rounded = weights.rounded
     save(functions, weights, metadata, out / PACKAGE)
-    tell(weights=total - total // 2)
+    tell(weights=total - total // 2, rounded=rounded)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from slmc.architecture import EMBEDDING
 from slmc.backends.child import tell
 from slmc.backends.coreml.layouts import MOST_CHANNELS
-from slmc.backends.coreml.weights import palettes
+from slmc.backends.coreml.weights import narrow_scales, palettes
 from slmc.checkpoint.dtypes import Float32
 from slmc.mil.package import Function, Operation, Package
 from slmc.mil.values import Constant
@@ -123,7 +123,7 @@ def _same(reader: QuantizedReader, projection: Projection, operation: Operation)
         return False
     codes, scales = projection.read(reader)
     data, scale = (_array(operation, key) for key in ("data", "scale"))
-    return np.array_equal(data, codes) and np.array_equal(scale, scales)
+    return np.array_equal(data, codes) and np.array_equal(scale, narrow_scales(scales))
 
 
 def _array(operation: Operation, parameter: str) -> NDArray[np.generic]:

@@ -31,6 +31,7 @@ PALETTE_ROWS = 32
 PALETTE_BITS = 6
 """Four would change answers: what was quantized in groups of 32 columns is quantized again in blocks of rows."""
 _COLOURS = 1 << PALETTE_BITS
+_LARGEST = float(np.finfo(np.float16).max)
 IN_PLACE = 10
 """Elements below which a constant stays in the program itself, as coremltools has it."""
 
@@ -42,6 +43,8 @@ class Weights:
         self.reader = reader
         self.path = folder / FILE
         self.writer = _BlobStorageWriter(str(self.path))
+        self.rounded = 0
+        """Scales that fp16 does not hold."""
         self.places: dict[str, Any] = {}
         """Of each constant that lies in the file, by its key: what the exporter writes in its place."""
 
@@ -57,7 +60,11 @@ class Weights:
             codes, scales = matrix.read(self.reader)
             write = self.writer.write_int4_data if bits == 4 else self.writer.write_int8_data
             self._write(key, kind, codes, write)
-            self._write(f"{key} scales", types.fp16, _narrow(scales, key).view(np.uint16), self.writer.write_fp16_data)
+            narrow = narrow_scales(scales)
+            if not np.isfinite(narrow).all():
+                raise CompileError(f"{key} has scales above fp16's {_LARGEST:g}", todo="add it to quantization.keep")
+            self.rounded += int(np.count_nonzero(narrow.astype(np.float32) != scales))
+            self._write(f"{key} scales", types.fp16, narrow.view(np.uint16), self.writer.write_fp16_data)
         product = mb.constexpr_blockwise_shift_scale(
             data=_nothing(shape, types.np_int4_dtype if bits == 4 else np.dtype(np.int8)),
             scale=_nothing(groups, np.dtype(np.float16)),
@@ -117,15 +124,10 @@ def _name(matrix: Projection) -> str:
     return f"{matrix.source}[{matrix.start}:{matrix.stop}]"
 
 
-def _narrow(scales: Float32, key: str) -> NDArray[np.float16]:
+def narrow_scales(scales: Float32) -> NDArray[np.float16]:
+    """As Core ML takes them. Only those below 2^-14 change, by 2^-25 at most; none becomes 0."""
     with np.errstate(over="ignore"):
-        narrow = scales.astype(np.float16)
-    wrong = np.count_nonzero(narrow.astype(np.float32) != scales)
-    if wrong:
-        raise CompileError(
-            f"{wrong} scales of {key} are not the same in fp16, which Core ML takes",
-            todo="add the tensor to quantization.keep",
-        )
+        narrow: NDArray[np.float16] = np.maximum(scales.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
     return narrow
 
 
