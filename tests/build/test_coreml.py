@@ -11,24 +11,22 @@ import numpy as np
 import pytest
 
 from slmc import digest
-from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
+from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends import child
 from slmc.backends.coreml.compile import compile_model
 from slmc.backends.coreml.readback import read_back
-from slmc.checkpoint.reader import open_checkpoint
 from slmc.errors import CompileError, RunnerError
 from slmc.models.packaged import FULL_LOGITS, MANIFEST, PACKAGE, package_digest, read_packaged, write_packaged
 from slmc.models.projections import projections
-from slmc.names import SCHEMES, DelegateName
+from slmc.names import DelegateName
 from slmc.quant.packing import Codes
-from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.runners.coreml_engine import CoremlEngine
 from slmc.runners.coreml_simulated import SimulatedMachine
 
-from .family_case import READ, Case, Logits, ids, logits
+from .family_case import READ, Case, Logits, ids, logits, quantized, quantized_again
 from .in_process import programs
-from .variants import CONTEXT, VARIANTS, write_model
+from .variants import CONTEXT, VARIANTS
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -99,13 +97,8 @@ def test_every_tensor_reads_back(case: Case, artifact: Path) -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quantized checkpoint and, in `packaged`, its package."""
     folder = tmp_path_factory.mktemp("small")
-    write_model(VARIANTS["llama: llama3 rope"], folder / "base")
-    base = open_checkpoint(folder / "base")
-    for name in ("quantized", "packaged"):
-        (folder / name).mkdir()
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES["int4-g32"], (), folder / "quantized", lambda _: None)
-    compiled(open_quantized(folder / "quantized"), folder / "packaged", context=72)
+    (folder / "packaged").mkdir()
+    compiled(quantized(VARIANTS["llama: llama3 rope"], folder), folder / "packaged", context=72)
     return folder
 
 
@@ -116,15 +109,10 @@ OF_THE_NEURAL_ENGINE = ("qwen2: untied", "gemma3_text: windows and full layers",
 @pytest.mark.parametrize("name", OF_THE_NEURAL_ENGINE)
 def test_a_program_for_the_neural_engine_answers_as_its_palettes_do(name: str, tmp_path: Path) -> None:
     variant = VARIANTS[name]
-    write_model(replace(variant, options={**variant.options, "vocab_size": 160}), tmp_path / "base")
-    base = open_checkpoint(tmp_path / "base")
-    for folder in ("quantized", "packaged"):
-        (tmp_path / folder).mkdir()
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES["int4-g32"], (), tmp_path / "quantized", lambda _: None)
-    model = open_quantized(tmp_path / "quantized")
+    model = quantized(replace(variant, options={**variant.options, "vocab_size": 160}), tmp_path)
+    (tmp_path / "packaged").mkdir()
     artifact = compiled(model, tmp_path / "packaged", context=96, delegate="ane")
-    network, tokens = painted(model, base.folder), ids(80)
+    network, tokens = painted(model, tmp_path / "base"), ids(80)
     wanted = logits(network, tokens)
     engine = CoremlEngine(artifact, SimulatedMachine)
     found = [
@@ -269,24 +257,17 @@ def test_a_scale_too_large_for_fp16_is_refused_by_name(small: Path, tmp_path: Pa
 
 
 def test_a_kept_matrix_is_fp16(small: Path, tmp_path: Path) -> None:
-    base, kept = open_checkpoint(small / "base"), "model.layers.0.mlp.down_proj.weight"
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    for name in ("quantized", "packaged"):
-        (tmp_path / name).mkdir()
-    quantize(merged, SCHEMES["int4-g32"], (kept,), tmp_path / "quantized", lambda _: None)
-    model = open_quantized(tmp_path / "quantized")
+    kept = "model.layers.0.mlp.down_proj.weight"
+    model = quantized_again(small / "base", tmp_path / "quantized", keep=(kept,))
+    (tmp_path / "packaged").mkdir()
     found = dict(read_back(model, compiled(model, tmp_path / "packaged", context=64)))
     assert all(found.values())
     assert any(name.startswith(kept) for name in found)
 
 
 def test_an_embedding_of_8_bits_beside_4(small: Path, tmp_path: Path) -> None:
-    base, wide = open_checkpoint(small / "base"), "model.embed_tokens.weight"
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    for name in ("quantized", "packaged"):
-        (tmp_path / name).mkdir()
-    quantize(merged, SCHEMES["int4-g32"], (), tmp_path / "quantized", lambda _: None, {wide: 8})
-    model = open_quantized(tmp_path / "quantized")
+    model = quantized_again(small / "base", tmp_path / "quantized", bits={"model.embed_tokens.weight": 8})
+    (tmp_path / "packaged").mkdir()
     artifact = compiled(model, tmp_path / "packaged", context=64)
     assert all(same for _, same in read_back(model, artifact))
     sizes = [path.stat().st_size for folder in (artifact, small / "packaged") for path in folder.rglob("weight.bin")]

@@ -11,20 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slmc.artifacts import MergedCheckpoint
 from slmc.backends.coreml.compile import compile_model
-from slmc.checkpoint.reader import open_checkpoint
 from slmc.errors import MissingToolError, RunnerError
 from slmc.models.packaged import DECODE, PREFILL
-from slmc.names import SCHEMES
-from slmc.quant.quantizer import quantize
-from slmc.quant.reader import open_quantized
 from slmc.runners.coreml_apple import AppleMachine, run_command
 from slmc.runners.coreml_engine import CoremlEngine
 from slmc.runners.coreml_simulated import SimulatedMachine
 
-from .family_case import ids
-from .variants import VARIANTS, write_model
+from .family_case import ids, quantized
+from .variants import VARIANTS
 
 pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
 
@@ -90,13 +85,8 @@ class Mac:
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("apple")
-    write_model(VARIANTS["llama: untied"], folder / "base")
-    base = open_checkpoint(folder / "base")
-    for name in ("quantized", "packaged"):
-        (folder / name).mkdir()
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES["int4-g32"], (), folder / "quantized", lambda _: None)
-    model = open_quantized(folder / "quantized")
+    model = quantized(VARIANTS["llama: untied"], folder)
+    (folder / "packaged").mkdir()
     compile_model(model, folder / "packaged", lambda _: None, context=64, chunk=16, metadata_={})
     return folder / "packaged"
 

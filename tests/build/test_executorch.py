@@ -12,22 +12,19 @@ from safetensors.torch import load_file, save_file
 
 from slmc import digest
 from slmc.architecture import EMBEDDING
-from slmc.artifacts import MergedCheckpoint
 from slmc.backends.executorch.compile import compile_model
 from slmc.backends.executorch.readback import read_back
-from slmc.checkpoint.reader import open_checkpoint
 from slmc.errors import CompileError, RunnerError
 from slmc.models.exported import MANIFEST, PROGRAM, read_exported, write_exported
 from slmc.models.projections import projections
 from slmc.names import SCHEMES
 from slmc.quant.packing import Codes
-from slmc.quant.quantizer import quantize
 from slmc.quant.reader import QuantizedReader, open_quantized
 from slmc.runners.executorch_engine import ExecutorchEngine
 
-from .family_case import READ, Case, Logits, ids
+from .family_case import READ, Case, Logits, ids, quantized, quantized_again
 from .in_process import programs
-from .variants import CONTEXT, VARIANTS, write_model
+from .variants import CONTEXT, VARIANTS
 
 pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
 
@@ -105,13 +102,10 @@ def test_a_tied_embedding_is_stored_once(case: Case, artifact: Path) -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quantized checkpoint and, in `exported`, its program."""
     folder = tmp_path_factory.mktemp("small")
-    write_model(VARIANTS["llama: untied"], folder / "base")
-    base = open_checkpoint(folder / "base")
-    for name in ("quantized", "exported"):
-        (folder / name).mkdir()
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES["int4-g32"], (), folder / "quantized", lambda _: None)
-    compile_model(open_quantized(folder / "quantized"), folder / "exported", lambda _: None, context=64, end_id=END)
+    (folder / "exported").mkdir()
+    compile_model(
+        quantized(VARIANTS["llama: untied"], folder), folder / "exported", lambda _: None, context=64, end_id=END
+    )
     return folder
 
 
@@ -171,8 +165,6 @@ def test_what_an_engine_can_t_read_is_refused(small: Path, tokens: list[int]) ->
 
 
 def test_a_model_in_8_bits_is_refused_by_name(small: Path, tmp_path: Path) -> None:
-    base = open_checkpoint(small / "base")
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES["int8-g32"], (), tmp_path, lambda _: None)
+    model = quantized_again(small / "base", tmp_path / "quantized", "int8-g32")
     with pytest.raises(CompileError, match=r"model\.embed_tokens\.weight is not in 4 bits"):
-        compile_model(open_quantized(tmp_path), tmp_path, lambda _: None, context=64, end_id=END)
+        compile_model(model, tmp_path, lambda _: None, context=64, end_id=END)

@@ -9,21 +9,19 @@ import numpy as np
 import pytest
 
 from slmc import digest
-from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
+from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends.executorch.compile import compile_model
 from slmc.backends.executorch.profiles import PROFILES
 from slmc.backends.executorch.readback import read_back
-from slmc.checkpoint.reader import open_checkpoint
 from slmc.errors import CompileError
 from slmc.models.exported import MANIFEST, PROGRAM, read_exported, write_exported
 from slmc.models.projections import projections
 from slmc.names import SCHEMES, DelegateName
-from slmc.quant.quantizer import quantize
-from slmc.quant.reader import QuantizedReader, open_quantized
+from slmc.quant.reader import QuantizedReader
 from slmc.target import load_target, target_names
 
-from .family_case import Case
-from .variants import CONTEXT, VARIANTS, write_model
+from .family_case import Case, quantized
+from .variants import CONTEXT, VARIANTS
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.build, pytest.mark.filterwarnings("ignore")]  # deprecations in the libraries
@@ -70,12 +68,7 @@ def delegate(request: pytest.FixtureRequest) -> DelegateName:
 def model(tmp_path_factory: pytest.TempPathFactory) -> QuantizedCheckpoint:
     """Tied, with a vocabulary that every delegate takes."""
     folder, variant = tmp_path_factory.mktemp("model"), VARIANTS[TIED]
-    write_model(replace(variant, options={**variant.options, "vocab_size": 132}), folder / "base")
-    base = open_checkpoint(folder / "base")
-    (folder / "quantized").mkdir()
-    merged = MergedCheckpoint(base.folder, base.architecture, base.digest)
-    quantize(merged, SCHEMES[variant.scheme], (), folder / "quantized", lambda _: None)
-    return open_quantized(folder / "quantized")
+    return quantized(replace(variant, options={**variant.options, "vocab_size": 132}), folder)
 
 
 @pytest.fixture(scope="module")

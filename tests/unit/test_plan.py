@@ -284,6 +284,14 @@ def test_each_adapter_has_a_plan_on_one_foundation(recipe_folder: Path) -> None:
     assert first.foundation in first.stages
 
 
+def test_what_an_adapter_has_of_its_own_is_checked_as_a_recipe_is(recipe_folder: Path) -> None:
+    own = '{path: a, task: {kind: classify, labels: ["yes", "no"], abstain: {max_error: 0.1}}}'
+    edit(recipe_folder, "context: 64", f"adapters: {{first: {own}}}")
+    with pytest.raises(RecipeError, match=r"task\.abstain is fitted to data\.calibration, which is not given") as error:
+        load_recipe(recipe_folder)
+    assert "adapters.first" in str(error.value)
+
+
 def test_an_adapter_stays_unmerged_only_where_a_backend_can(recipe_folder: Path) -> None:
     edit(recipe_folder, "context: 64", "adapter: {path: adapter}\nunmerged: true")
     (recipe_folder / "adapter").mkdir()

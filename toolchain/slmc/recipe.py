@@ -272,14 +272,18 @@ class LoadedRecipe:
     recipe: Recipe
 
     def each(self) -> tuple[LoadedRecipe, ...]:
-        """The recipe of each of its adapters; itself where it has not several."""
-        recipe, found = self.recipe, []
-        for name, beside in recipe.adapters.items():
-            source = Source.model_validate(beside.model_dump(include=set(Source.model_fields)))
-            changed = {"name": f"{recipe.name}-{name}", "adapter": source, "adapters": {}, "unmerged": True}
-            own = {key: getattr(beside, key) for key in ("prompt", "task", "data", "gates")}
-            changed |= {key: value for key, value in own.items() if value is not None}
-            found.append(LoadedRecipe(self.folder, recipe.model_copy(update=changed)))
+        """The recipe of each of its adapters; itself where it has not several.
+
+        Raises RecipeError where what an adapter has of its own makes no recipe.
+        """
+        whole, found = self.recipe.model_dump(mode="json"), []
+        for name, beside in self.recipe.adapters.items():
+            given = beside.model_dump(mode="json")
+            source = {key: given.pop(key) for key in Source.model_fields}
+            own = {key: value for key, value in given.items() if value is not None}
+            changed = {"name": f"{self.recipe.name}-{name}", "adapter": source, "adapters": {}, "unmerged": True}
+            where = self.folder / f"recipe.yaml: adapters.{name}"
+            found.append(LoadedRecipe(self.folder, parse(Recipe, whole | changed | own, where, RecipeError)))
         return tuple(found) or (self,)
 
     def file(self, relative: str) -> Path:

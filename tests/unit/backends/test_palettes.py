@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("numpy")
-
 from slmc.backends.coreml.palettes import palette
 
 numbers = st.lists(st.integers(-20, 20), min_size=1, max_size=9)

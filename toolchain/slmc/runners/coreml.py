@@ -12,12 +12,11 @@ from typing import get_args
 
 from slmc.models.packaged import read_packaged
 from slmc.runners import machine, program
-from slmc.runners.contract import Environment, Footer, ResultHeader
+from slmc.runners.contract import Environment
 from slmc.runners.coreml_apple import UNITS, AppleMachine, Units
 from slmc.runners.coreml_engine import CoremlEngine, Machine
 from slmc.runners.coreml_simulated import SimulatedMachine
-from slmc.runners.files import ResultWriter, read_workload
-from slmc.runners.loop import answer_all
+from slmc.runners.files import read_workload
 
 _ON_A_MAC = platform.system() == "Darwin"
 
@@ -59,9 +58,7 @@ def main() -> None:
         simulated=simulated,
         batched=False,
     )
-    with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:
-        answer_all(engine, workload, program.open_codec(chosen.codec), writer)
-        writer.finish(Footer(peak_memory_bytes=machine.peak_memory_bytes(), load_ms=load_ms))
+    program.answer(engine, chosen, workload, environment, load_ms)
 
 
 if __name__ == "__main__":

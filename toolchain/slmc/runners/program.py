@@ -10,6 +10,11 @@ from pathlib import Path
 from slmc import digest
 from slmc.errors import SlmcError
 from slmc.prompt import Codec
+from slmc.runners import machine
+from slmc.runners.contract import Environment, Footer, ResultHeader, Workload
+from slmc.runners.engine import Engine
+from slmc.runners.files import ResultWriter
+from slmc.runners.loop import answer_all
 
 
 def options(description: str, threads: int) -> argparse.ArgumentParser:
@@ -30,6 +35,15 @@ def _threads(text: str) -> int:
 
 def open_codec(folder: Path | None) -> Codec | None:
     return None if folder is None else Codec.open(folder)
+
+
+def answer(
+    engine: Engine, chosen: argparse.Namespace, workload: Workload, environment: Environment, load_ms: float
+) -> None:
+    """Answer every item with an engine, one after another, into the result."""
+    with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:
+        answer_all(engine, workload, open_codec(chosen.codec), writer)
+        writer.finish(Footer(peak_memory_bytes=machine.peak_memory_bytes(), load_ms=load_ms))
 
 
 def artifact_digest(folder: Path) -> str:

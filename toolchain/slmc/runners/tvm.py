@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 from slmc.runners import machine, program
-from slmc.runners.contract import Environment, Footer, ResultHeader
-from slmc.runners.files import ResultWriter, read_workload
-from slmc.runners.loop import answer_all
+from slmc.runners.contract import Environment
+from slmc.runners.files import read_workload
 from slmc.runners.native_engine import NativeEngine
 
 
@@ -34,9 +33,7 @@ def main() -> None:
         activations=engine.activations,
         batched=False,
     )
-    with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:
-        answer_all(engine, workload, program.open_codec(chosen.codec), writer)
-        writer.finish(Footer(peak_memory_bytes=machine.peak_memory_bytes(), load_ms=load_ms))
+    program.answer(engine, chosen, workload, environment, load_ms)
 
 
 if __name__ == "__main__":
