@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from slmc.architecture import EMBEDDING
 from slmc.backends.child import tell
 from slmc.backends.coreml.layouts import MOST_CHANNELS
-from slmc.backends.coreml.weights import narrow_scales, palettes
+from slmc.backends.coreml.weights import palettes
 from slmc.checkpoint.dtypes import Float32
 from slmc.mil.package import Function, Operation, Package
 from slmc.mil.values import Constant
 from slmc.models.decoder import decoder_parameters, rope_inputs
 from slmc.models.projections import Projection, projections, split, stored_vector
+from slmc.quant.fp16 import narrow_scales
 from slmc.quant.reader import QuantizedReader
 
 

@@ -23,6 +23,7 @@ from slmc.backends.coreml.palettes import palette
 from slmc.checkpoint.dtypes import Float32
 from slmc.errors import CompileError
 from slmc.models.projections import Projection
+from slmc.quant.fp16 import narrow_scales
 from slmc.quant.reader import QuantizedReader
 
 FILE = "weight.bin"
@@ -122,13 +123,6 @@ def palettes(reader: QuantizedReader, matrix: Projection) -> tuple[Float32, NDAr
 
 def _name(matrix: Projection) -> str:
     return f"{matrix.source}[{matrix.start}:{matrix.stop}]"
-
-
-def narrow_scales(scales: Float32) -> NDArray[np.float16]:
-    """As Core ML takes them. Only those below 2^-14 change, by 2^-25 at most; none becomes 0."""
-    with np.errstate(over="ignore"):
-        narrow: NDArray[np.float16] = np.maximum(scales.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
-    return narrow
 
 
 def _nothing(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:

@@ -1,0 +1,111 @@
+"""What lies in MLC's weight files: q4f16_1 or q4f32_1, tensor by tensor.
+
+A quantized matrix [rows, columns] is `.q_weight`, uint32 [rows, columns / 8] with element k in bits 4 (k mod 8) of
+word k div 8, and `.q_scale`, float [rows, columns / 32]; a weight is (code - 7) * scale, from
+`python/mlc_llm/quantization/group_quantization.py`. Our codes q in [-8, 7] are stored as 7 - q, and our scales
+negated: the product is the same, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmc.architecture import MATRICES, Architecture, TensorSpec
+from slmc.backends.mlc.names import Weight, weights
+from slmc.checkpoint.reader import row_blocks
+from slmc.errors import CompileError
+from slmc.models.projections import stored_vector
+from slmc.names import Activations
+from slmc.quant.fp16 import narrow_scales
+from slmc.quant.packing import pack
+from slmc.quant.reader import QuantizedReader
+
+Format = Literal["q4f16_1", "q4f32_1"]
+GROUP = 32
+DTYPES: Mapping[Format, str] = {"q4f16_1": "float16", "q4f32_1": "float32"}
+"""Of everything but the codes, and of what the model computes with between its matrices."""
+FORMATS: Mapping[Activations, Format] = {"float16": "q4f16_1", "float32": "q4f32_1"}
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of the weight files."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    weight: Weight
+    kind: Literal["codes", "scales", "plain"]
+
+
+def tensors(architecture: Architecture, quantized: frozenset[str], form: Format) -> dict[str, tuple[Tensor, ...]]:
+    """Of each of the decoder's parameters; `quantized` names tensors of the checkpoint.
+
+    Raises CompileError where a fused matrix has a part that is quantized and one that is not.
+    """
+    found = {}
+    for parameter, parts in weights(architecture).items():
+        found[parameter] = tuple(tensor for weight in parts for tensor in _tensors(weight, quantized, DTYPES[form]))
+    return found
+
+
+def _tensors(weight: Weight, quantized: frozenset[str], dtype: str) -> list[Tensor]:
+    if weight.sources[0].role not in MATRICES:
+        name = weight.name if weight.sources[0].role == "bias" else f"{weight.name}.weight"
+        return [Tensor(name, weight.shape, dtype, weight, "plain")]
+    kept = [source.name for source in weight.sources if source.name not in quantized]
+    if not kept:
+        rows, columns = weight.shape
+        return [
+            Tensor(f"{weight.name}.q_weight", (rows, columns // 8), "uint32", weight, "codes"),
+            Tensor(f"{weight.name}.q_scale", (rows, columns // GROUP), dtype, weight, "scales"),
+        ]
+    if len(kept) < len(weight.sources):
+        raise CompileError(
+            f"{kept[0]} is kept and what it is fused with is quantized",
+            where=weight.name,
+            todo=f"keep all of {', '.join(source.name for source in weight.sources)}, or none, in quantization.keep",
+        )
+    return [Tensor(f"{weight.name}.weight", weight.shape, dtype, weight, "plain")]
+
+
+def quantized_names(reader: QuantizedReader) -> frozenset[str]:
+    """Tensors of the checkpoint that are."""
+    return frozenset(spec.name for spec in reader.architecture.tensors() if reader.is_quantized(spec.name))
+
+
+def blocks(reader: QuantizedReader, tensor: Tensor) -> Iterator[Array]:
+    """The tensor's rows, as many at a time as fit a small memory."""
+    for source in tensor.weight.sources:
+        if tensor.kind == "plain":
+            yield _plain(reader, source).astype(tensor.dtype)
+            continue
+        for start, stop in row_blocks(source.shape):
+            if tensor.kind == "codes":
+                yield pack((-1 - reader.codes(source.name, start, stop)).astype(np.int8), 4).view(np.uint32)
+            else:
+                yield stored_scales(reader, reader.scales(source.name, start, stop), tensor.dtype)
+
+
+def _plain(reader: QuantizedReader, source: TensorSpec) -> NDArray[np.float32]:
+    return reader.plain(source.name) if source.role in MATRICES else stored_vector(reader, source)
+
+
+def stored_scales(reader: QuantizedReader, scales: NDArray[np.float32], dtype: str) -> Array:
+    """Negated, one for each 32 columns. Raises CompileError for one that the type does not hold."""
+    narrow: NDArray[np.generic] = scales if dtype == "float32" else narrow_scales(scales)
+    if not np.isfinite(narrow.astype(np.float32)).all():
+        raise CompileError(
+            "a scale is larger than fp16 holds",
+            where=reader.folder,
+            todo="set activations: float32 in the recipe's target, or keep the tensor",
+        )
+    repeated = -narrow.repeat(reader.group_size // GROUP, axis=1)
+    return np.asarray(repeated, dtype)
