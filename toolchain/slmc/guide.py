@@ -66,11 +66,11 @@ def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequenc
         tokenizer=f"{manifest.tokenizer}/tokenizer.json",
         kotlin=prompt_expression(codec.format, KOTLIN),
         swift=prompt_expression(codec.format, SWIFT),
-        fields=_fields(codec.format),
+        fields=codec.format.fields,
         kotlin_end=KOTLIN.literal(codec.format.end_token),
         swift_end=SWIFT.literal(codec.format.end_token),
         end_id=codec.end_id,
-        begin=codec.begin_tokens,
+        begin=len(codec.begin_ids),
         longest=max((len(codec.answer(label)) for label in manifest.labels), default=0),
         example=golden[0],
         **own,
@@ -93,10 +93,6 @@ def _executorch(manifest: Manifest, artifact: Path) -> dict[str, object]:
 
 def _coreml(manifest: Manifest, artifact: Path) -> dict[str, object]:
     return {"package": f"{manifest.artifact}/{PACKAGE}", "chunk": read_packaged(artifact).chunk}
-
-
-def _fields(form: PromptFormat) -> list[str]:
-    return list(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(form.message) if name))
 
 
 def prompt_expression(form: PromptFormat, language: _Language) -> str:

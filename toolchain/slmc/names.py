@@ -14,8 +14,10 @@ SchemeName = Literal["int4-g32", "int4-g64", "int4-g128", "int8-g32", "int8-g64"
 MethodName = Literal["rtn", "gptq", "tuned", "imported"]
 """Whose codes a tensor has; those of a checkpoint that was quantized before are imported."""
 Bits = Literal[4, 8]
-Activations = Literal["int8", "float32"]
+Activations = Literal["int8", "float16", "float32"]
 """What compiled matmuls multiply weights by: 8-bit integers with scales found as the model runs, or what is there."""
+ACTIVATIONS: Mapping[BackendName, tuple[Activations, ...]] = {"tvm": ("int8", "float32"), "mlc": ("float16", "float32")}
+"""That a backend lets one choose from, the default first."""
 
 
 @dataclass(frozen=True)

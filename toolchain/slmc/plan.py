@@ -21,7 +21,8 @@ from slmc.config_json import read_architecture
 from slmc.errors import InputError, RecipeError
 from slmc.forecast import Forecast, bit_budget, foretell
 from slmc.imported import imported_schemes
-from slmc.names import BITS, SCHEMES, Activations, BackendName, Bits, DelegateName, Scheme, SchemeName
+from slmc.mlc_llm import PROGRAM, MlcLlm, find_mlc_llm, on_path, refusal
+from slmc.names import ACTIVATIONS, BITS, SCHEMES, Activations, BackendName, Bits, DelegateName, Scheme, SchemeName
 from slmc.recipe import LoadedRecipe, Quantization, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
@@ -38,7 +39,7 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
     "tvm": ("apache-tvm", "apache-tvm-ffi", "ziglang"),
     "executorch": ("executorch", "torch"),
     "coreml": ("coremltools",),
-    "mlc": ("apache-tvm", "apache-tvm-ffi"),
+    "mlc": ("apache-tvm", "apache-tvm-ffi", "ziglang"),
 }
 """The installed packages that decide what a stage makes."""
 
@@ -73,6 +74,8 @@ class Plan:
     triples: tuple[str, ...]
     """That backend tvm builds for; empty for any other."""
     activations: Choice[Activations]
+    mlc_llm: Choice[MlcLlm | None]
+    """What compiles backend mlc's library; None for slmc's own compiler, and for any other backend."""
     validate: bool
     architecture: Architecture
     quantization: Quantization
@@ -125,10 +128,14 @@ class Plan:
             "context": self.context.value,
             "tools": tool_versions(TOOLS[self.backend.value]),
         }
-        if self.backend.value in ("executorch", "coreml"):
-            # The program says which token ends an answer or how to ask it, which the prompt's format decides.
+        if self.backend.value in ("executorch", "coreml", "mlc"):
+            # The artifact says which token ends an answer or how to ask it, which the prompt's format decides.
             inputs["prompt"] = self.recipe.recipe.prompt.model_dump(mode="json")
-        if self.backend.value == "coreml":
+        if self.backend.value == "mlc":
+            tool, data = self.mlc_llm.value, self.recipe.recipe.data.evaluation
+            inputs["mlc_llm"] = None if tool is None else tool.version
+            inputs["checked"] = digest.of_file(self.recipe.file(data))
+        if self.backend.value in ("coreml", "mlc"):
             inputs["recipe"] = [self.recipe.recipe.name, self.recipe.recipe.version]
         if self.delegate is not None:
             inputs["delegate"] = self.delegate.value
@@ -220,6 +227,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         delegate=delegate,
         triples=native_triples(target) if backend.value == "tvm" else (),
         activations=_activations(recipe, overrides, backend.value),
+        mlc_llm=_mlc_llm(recipe, overrides, backend.value, architecture),
         validate=options.validate,
         architecture=architecture,
         quantization=quantization,
@@ -376,14 +384,31 @@ def _check_calibrated(recipe: LoadedRecipe, architecture: Architecture) -> None:
 
 
 def _activations(recipe: LoadedRecipe, overrides: TargetOverrides, backend: BackendName) -> Choice[Activations]:
-    asked = overrides.activations
-    if asked == "float32" and backend != "tvm":
+    asked, able = overrides.activations, ACTIVATIONS.get(backend, ("int8",))
+    if asked is None:
+        return Choice(able[0], "default")
+    if asked not in able:
         raise RecipeError(
-            f"backend {backend!r} can't leave activations in float32",
+            f"backend {backend!r} does not have activations of {asked}",
             where=f"{recipe.folder / 'recipe.yaml'}: targets",
-            expected="activations: float32 with backend tvm alone",
+            expected="; ".join(f"{' or '.join(able)} with backend {name}" for name, able in ACTIVATIONS.items()),
         )
-    return Choice("int8", "default") if asked is None else Choice(asked, "recipe")
+    return Choice(asked, "recipe")
+
+
+def _mlc_llm(
+    recipe: LoadedRecipe, overrides: TargetOverrides, backend: BackendName, architecture: Architecture
+) -> Choice[MlcLlm | None]:
+    """One that the recipe names must do; one on the PATH is taken where it can."""
+    named = overrides.mlc_llm
+    if backend != "mlc" or named == "none":
+        return Choice(None, "default" if named is None else "recipe")
+    refused = refusal(architecture)
+    if named is None:
+        return Choice(find_mlc_llm(PROGRAM) if refused is None and on_path() else None, "default")
+    if refused is not None:
+        raise RecipeError(refused, where=f"{recipe.folder / 'recipe.yaml'}: targets", todo="leave mlc_llm out, for slmc's own compiler")
+    return Choice(find_mlc_llm(named), "recipe")
 
 
 def _context(recipe: LoadedRecipe, overrides: TargetOverrides, architecture: Architecture) -> Choice[int]:

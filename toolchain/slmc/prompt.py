@@ -8,6 +8,7 @@ does not amount to that is refused, and every evaluation item is held against th
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class PromptFormat(Strict):
     end_id: int
     """What the model writes when its answer is done."""
 
+    @property
+    def fields(self) -> list[str]:
+        """What the message's placeholders name, each once."""
+        return list(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(self.message) if name))
+
     def render(self, fields: Mapping[str, str]) -> str:
         message = self.message.format_map(fields)
         return self.prefix + (message.strip() if self.trim else message) + self.suffix
@@ -71,8 +77,12 @@ class Codec:
     def save(self, folder: Path) -> None:
         """Write what `open` reads into a new folder."""
         folder.mkdir()
-        self._tokenizer.save(str(folder / TOKENIZER_FILE))
+        self.write_tokenizer(folder / TOKENIZER_FILE)
         write_format(self.format, folder)
+
+    def write_tokenizer(self, path: Path) -> None:
+        """Without what would truncate or pad."""
+        self._tokenizer.save(str(path))
 
     @property
     def vocab_size(self) -> int:
@@ -86,11 +96,17 @@ class Codec:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=self.format.special_tokens).ids
         return ids
 
+    def encode_bare(self, text: str) -> list[int]:
+        """Without the tokens that the tokenizer adds of its own."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
     @property
-    def begin_tokens(self) -> int:
-        """How many tokens the tokenizer adds before a prompt of its own, such as BOS."""
-        bare = self._tokenizer.encode(self._probe, add_special_tokens=False).ids
-        return next(i for i in range(len(self._probe_ids)) if self._probe_ids[i : i + len(bare)] == bare)
+    def begin_ids(self) -> list[int]:
+        """What the tokenizer adds before a prompt of its own, such as BOS."""
+        bare = self.encode_bare(self._probe)
+        count = next(i for i in range(len(self._probe_ids)) if self._probe_ids[i : i + len(bare)] == bare)
+        return self._probe_ids[:count]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The answer that these ids spell, without its prefix and special tokens."""

@@ -168,7 +168,12 @@ class TargetOverrides(Strict):
     activations: Activations | None = Field(
         default=None,
         description="backend tvm: int8, the default, finds 8-bit integers for them as the model runs; float32 leaves "
-        "them as they are, which is exact and slower",
+        "them as they are, which is exact and slower. Backend mlc: float16, the default, or float32",
+    )
+    mlc_llm: Annotated[str, StringConstraints(pattern=r"^(/.+|[A-Za-z0-9._-]+)$")] | None = Field(
+        default=None,
+        description="backend mlc: the command of MLC-LLM that compiles the library, by name or absolute path; none for "
+        "slmc's own compiler. By default mlc_llm, where it is on the PATH and can",
     )
 
 

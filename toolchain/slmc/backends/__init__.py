@@ -22,11 +22,11 @@ Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
 
 READY: dict[TargetName, tuple[BackendName, ...]] = {
     "host": ("tvm", "executorch"),
-    "android": ("tvm", "executorch"),
-    "ios": ("coreml", "tvm", "executorch"),
-    "metal": ("coreml", "tvm", "executorch"),
+    "android": ("tvm", "executorch", "mlc"),
+    "ios": ("coreml", "tvm", "executorch", "mlc"),
+    "metal": ("coreml", "tvm", "executorch", "mlc"),
 }
-"""What this version can build. The targets declare more; those come with later versions."""
+"""What this version can build."""
 
 
 def check_ready(target: TargetName, backend: BackendName) -> None:
@@ -45,10 +45,11 @@ def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) 
     """Each tensor with whether the artifact holds just what the checkpoint does."""
     from slmc.backends.coreml import readback as coreml
     from slmc.backends.executorch import readback as executorch
+    from slmc.backends.mlc import readback as mlc
     from slmc.backends.tvm import readback as tvm
 
-    readers = {"tvm": tvm.read_back, "executorch": executorch.read_back, "coreml": coreml.read_back}
-    return readers[backend](model, artifact)
+    readers = {"tvm": tvm, "executorch": executorch, "coreml": coreml, "mlc": mlc}
+    return readers[backend].read_back(model, artifact)
 
 
 def compiler(plan: Plan, store: Store, codec: Codec) -> Compiler:
@@ -58,6 +59,7 @@ def compiler(plan: Plan, store: Store, codec: Codec) -> Compiler:
         "tvm": _tvm,
         "executorch": _executorch,
         "coreml": _coreml,
+        "mlc": _mlc,
     }
     return makers[plan.backend.value](plan, store, codec)
 
@@ -89,6 +91,25 @@ def _coreml(plan: Plan, store: Store, codec: Codec) -> Compiler:
         delegate=delegate,
         metadata_=described | {"slmc.checkpoint": model.digest},
     )
+
+
+def _mlc(plan: Plan, store: Store, codec: Codec) -> Compiler:
+    from slmc.backends.mlc.compile import Order, check_tools, compile_model
+
+    check_tools()
+    recipe = plan.recipe.recipe
+    order = Order(
+        target=plan.target.name,
+        name=f"{recipe.name}-{recipe.version}",
+        context=plan.context.value,
+        chunk=plan.target.prefill_chunk,
+        activations=plan.activations.value,
+        memory=plan.forecast.memory,
+        codec=codec,
+        examples=plan.recipe.examples(recipe.data.evaluation),
+        mlc_llm=plan.mlc_llm.value,
+    )
+    return lambda model, out, advance: compile_model(model, out, advance, order)
 
 
 def check_delegation(plan: Plan, artifact: Path) -> Delegation | None:
@@ -132,10 +153,13 @@ def here(store: Store, backend: BackendName, artifact: Path) -> list[str] | None
     over the same weights, where the artifact was built for others alone. None where this machine can't run it.
     """
     from slmc.backends.executorch.profiles import PROFILES
+    from slmc.backends.mlc.stored import stored_library as stored_mlc_library
     from slmc.backends.tvm.stored import stored_library
 
     if backend == "executorch":
         return [] if PROFILES[read_exported(artifact).delegation.delegate].runs_here else None
+    if backend == "mlc":
+        return ["--library", str(stored_mlc_library(store, artifact))]
     if backend != "tvm" or library_here(read_compiled(artifact)) is not None:
         return []
     triple, *_ = native_triples(load_target("host"))

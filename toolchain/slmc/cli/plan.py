@@ -20,7 +20,7 @@ from slmc.cli.common import (
     target_option,
 )
 from slmc.console import out, table
-from slmc.names import Activations, BackendName, DelegateName, SchemeName
+from slmc.names import ACTIVATIONS, Activations, BackendName, DelegateName, SchemeName
 from slmc.plan import Choice, Options, Plan, resolve
 from slmc.recipe import load_recipe
 from slmc.store import Store
@@ -113,7 +113,7 @@ def _choices(plan: Plan) -> Mapping[str, _AnyChoice]:
     found: dict[str, _AnyChoice] = {"backend": plan.backend, "scheme": plan.scheme, "context": plan.context}
     if plan.delegate is not None:
         found["delegate"] = plan.delegate
-    if plan.triples:
+    if plan.backend.value in ACTIVATIONS:
         found["activations"] = plan.activations
     return found
 
@@ -125,6 +125,10 @@ def _choice_table(plan: Plan) -> Table:
         rows.add_row(name, str(choice.value), origin)
     if plan.triples:
         rows.add_row("library", ", ".join(plan.triples), "target")
+    if plan.backend.value == "mlc":
+        tool = plan.mlc_llm.value
+        by = "slmc's own compiler" if tool is None else f"{tool.program}, {tool.version}"
+        rows.add_row("library by", by, plan.mlc_llm.origin)
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import string
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from slmc.backends.executorch.profiles import PROFILES
 from slmc.bundle.manifest import Manifest
 from slmc.bundle.verify import verify
-from slmc.cli.common import as_json, bundle_argument, print_json
+from slmc.cli.common import as_json, bundle_argument, open_store, print_json
 from slmc.console import err
 from slmc.errors import InputError
 from slmc.prompt import Codec
@@ -60,6 +59,11 @@ def _open(bundle: Path, manifest: Manifest, threads: int) -> Engine:
         return NativeEngine(artifact, threads)
     if manifest.backend == "coreml":
         return open_coreml(artifact, threads)
+    if manifest.backend == "mlc":
+        from slmc.backends.mlc.stored import stored_library
+        from slmc.runners.mlc_engine import MlcEngine
+
+        return MlcEngine(artifact, stored_library(open_store(None), artifact), threads)
     delegation = manifest.delegation
     if delegation is None or not PROFILES[delegation.delegate].runs_here:
         what = manifest.backend if delegation is None else f"delegate {delegation.delegate}"
@@ -71,7 +75,7 @@ def _open(bundle: Path, manifest: Manifest, threads: int) -> Engine:
 
 def _fields(codec: Codec, text: str | None, given: Sequence[str]) -> Mapping[str, str]:
     """What the prompt's placeholders stand for. Raises InputError naming those that are missing or not there."""
-    wanted = [name for _, name, _, _ in string.Formatter().parse(codec.format.message) if name]
+    wanted = codec.format.fields
     found = dict(one.partition("=")[::2] for one in given)
     if text is not None:
         [only, *others] = [name for name in wanted if name not in found] or [""]

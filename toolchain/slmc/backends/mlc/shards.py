@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from slmc.backends.mlc.tensors import Array, Tensor
+from slmc.backends.mlc.tensors import CODES, Array, Tensor
+from slmc.models.mlc import WEIGHTS
 
-INDEX = "tensor-cache.json"
 _SHARD_BYTES = 32 * 1024 * 1024
 """Of a file with several tensors; a larger one has a file of its own."""
 
@@ -51,7 +51,7 @@ class ShardWriter:
         names = sum(len(shard["records"]) for shard in self._shards)
         metadata = {"ParamSize": names, "ParamBytes": float(total), "BitsPerParam": total * 8 / parameters}
         text = json.dumps({"metadata": metadata, "records": self._shards}, indent=2)
-        (self._folder / INDEX).write_text(text + "\n", encoding="ascii")
+        (self._folder / WEIGHTS).write_text(text + "\n", encoding="ascii")
         return total
 
     def _place(self, size: int) -> tuple[dict[str, Any], BinaryIO]:
@@ -68,6 +68,13 @@ class ShardWriter:
             self._shards[-1] |= {"nbytes": self._file.tell(), "md5sum": self._digest.hexdigest()}
             self._file.close()
             self._file = None
+
+
+def stored_codes(folder: Path) -> frozenset[str]:
+    """MLC's names of the matrices that a folder has as codes and scales."""
+    index = json.loads((folder / WEIGHTS).read_text(encoding="ascii"))
+    names = [one["name"] for shard in index["records"] for one in shard["records"]]
+    return frozenset(name.removesuffix(CODES) for name in names if name.endswith(CODES))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -8,7 +8,7 @@ negated: the product is the same, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +26,7 @@ from slmc.quant.packing import pack
 from slmc.quant.reader import QuantizedReader
 
 Format = Literal["q4f16_1", "q4f32_1"]
-GROUP = 32
+GROUP, CODES = 32, ".q_weight"
 DTYPES: Mapping[Format, str] = {"q4f16_1": "float16", "q4f32_1": "float32"}
 """Of everything but the codes, and of what the model computes with between its matrices."""
 FORMATS: Mapping[Activations, Format] = {"float16": "q4f16_1", "float32": "q4f32_1"}
@@ -45,40 +45,39 @@ class Tensor:
     kind: Literal["codes", "scales", "plain"]
 
 
-def tensors(architecture: Architecture, quantized: frozenset[str], form: Format) -> dict[str, tuple[Tensor, ...]]:
-    """Of each of the decoder's parameters; `quantized` names tensors of the checkpoint.
-
-    Raises CompileError where a fused matrix has a part that is quantized and one that is not.
-    """
+def tensors(architecture: Architecture, quantized: Container[str], form: Format) -> dict[str, tuple[Tensor, ...]]:
+    """Of each of the decoder's parameters; `quantized` has MLC's names of matrices."""
     found = {}
     for parameter, parts in weights(architecture).items():
         found[parameter] = tuple(tensor for weight in parts for tensor in _tensors(weight, quantized, DTYPES[form]))
     return found
 
 
-def _tensors(weight: Weight, quantized: frozenset[str], dtype: str) -> list[Tensor]:
-    if weight.sources[0].role not in MATRICES:
-        name = weight.name if weight.sources[0].role == "bias" else f"{weight.name}.weight"
-        return [Tensor(name, weight.shape, dtype, weight, "plain")]
-    kept = [source.name for source in weight.sources if source.name not in quantized]
-    if not kept:
+def _tensors(weight: Weight, quantized: Container[str], dtype: str) -> list[Tensor]:
+    if weight.name in quantized:
         rows, columns = weight.shape
         return [
-            Tensor(f"{weight.name}.q_weight", (rows, columns // 8), "uint32", weight, "codes"),
+            Tensor(f"{weight.name}{CODES}", (rows, columns // 8), "uint32", weight, "codes"),
             Tensor(f"{weight.name}.q_scale", (rows, columns // GROUP), dtype, weight, "scales"),
         ]
-    if len(kept) < len(weight.sources):
-        raise CompileError(
-            f"{kept[0]} is kept and what it is fused with is quantized",
-            where=weight.name,
-            todo=f"keep all of {', '.join(source.name for source in weight.sources)}, or none, in quantization.keep",
-        )
-    return [Tensor(f"{weight.name}.weight", weight.shape, dtype, weight, "plain")]
+    name = weight.name if weight.sources[0].role == "bias" else f"{weight.name}.weight"
+    return [Tensor(name, weight.shape, dtype, weight, "plain")]
 
 
-def quantized_names(reader: QuantizedReader) -> frozenset[str]:
-    """Tensors of the checkpoint that are."""
-    return frozenset(spec.name for spec in reader.architecture.tensors() if reader.is_quantized(spec.name))
+def quantized_weights(reader: QuantizedReader) -> frozenset[str]:
+    """MLC's names of the matrices that are. Raises CompileError where a fused one has a part that is not."""
+    found = set()
+    for weight in (weight for parts in weights(reader.architecture).values() for weight in parts):
+        kept = [source.name for source in weight.sources if not reader.is_quantized(source.name)]
+        if not kept:
+            found.add(weight.name)
+        elif len(kept) < len(weight.sources):
+            raise CompileError(
+                f"{kept[0]} is kept and what it is fused with is quantized",
+                where=weight.name,
+                todo=f"keep all of {', '.join(source.name for source in weight.sources)}, or none",
+            )
+    return frozenset(found)
 
 
 def blocks(reader: QuantizedReader, tensor: Tensor) -> Iterator[Array]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slmc.backends.mlc.shards import ShardWriter
-from slmc.backends.mlc.tensors import Format, Tensor, blocks, quantized_names, tensors
+from slmc.backends.mlc.tensors import Format, Tensor, blocks, quantized_weights, tensors
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.reader import row_blocks
 from slmc.console import Advance
@@ -29,7 +29,7 @@ class Written:
 def write_weights(reader: QuantizedReader, form: Format, folder: Path, advance: Advance) -> Written:
     """Write shards and their index; `advance` counts weights. Raises CompileError for scales that fp16 can't hold."""
     a, writer = reader.architecture, ShardWriter(folder)
-    listed = [one for parts in tensors(a, quantized_names(reader), form).values() for one in parts]
+    listed = [one for parts in tensors(a, quantized_weights(reader), form).values() for one in parts]
     rounded = 0
     for tensor in listed:
         writer.write(tensor, blocks(reader, tensor))

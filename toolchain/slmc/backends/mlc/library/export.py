@@ -1,7 +1,7 @@
-"""A decoder's model library, as a program of its own: `python -m slmc.backends.mlc.library.export MODEL OUT SETTINGS`.
+"""A decoder's model library, as a program of its own: `python -m slmc.backends.mlc.library.export FOLDER OUT SETTINGS`.
 
-MODEL is a quantized checkpoint, of which the weights are not read; SETTINGS JSON, see `Settings`. OUT becomes a .tar of
-objects for an app's own linker, or a shared library. TVM can die of a segmentation fault, which no `except` catches.
+FOLDER is what the backend made, its config.json and tensor-cache.json; SETTINGS JSON, see `Settings`. OUT becomes a .tar of objects for an app's
+own linker, or a shared library. TVM can die of a segmentation fault, which no `except` catches.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from slmc.backends.mlc.library.decoder import DecoderBuilder
 from slmc.backends.mlc.library.metadata import library_metadata
 from slmc.backends.mlc.library.settings import Settings
 from slmc.backends.mlc.library.systems import system_of
-from slmc.backends.mlc.tensors import DTYPES, quantized_names, tensors
+from slmc.backends.mlc.shards import stored_codes
+from slmc.backends.mlc.tensors import DTYPES, tensors
 from slmc.backends.tvm.library import zig_tools
-from slmc.quant.reader import QuantizedReader
+from slmc.config_json import read_architecture
 
 
-def export(model: Path, out: Path, settings: Settings) -> None:
+def export(folder: Path, out: Path, settings: Settings) -> None:
     system = system_of(settings.target)
-    executable = compiled(model, settings, system.target, f"{settings.name}_" if system.is_static else None)
-    with TemporaryDirectory() as folder:
-        archive = Path(folder) / "library.tar"
+    executable = compiled(folder, settings, system.target, f"{settings.name}_" if system.is_static else None)
+    with TemporaryDirectory() as made:
+        archive = Path(made) / "library.tar"
         executable.export_library(str(archive))
         _write(archive, out) if system.is_static else _link(archive, out, system.triple)
 
 
 def compiled(
-    model: Path, settings: Settings, target: tvm.target.Target, prefix: str | None = None
+    folder: Path, settings: Settings, target: tvm.target.Target, prefix: str | None = None
 ) -> tvm.relax.VMExecutable:
     """In memory."""
-    form, context, chunk = settings.form, settings.context, settings.chunk
-    with QuantizedReader(model) as reader:
-        a, listed = reader.architecture, tensors(reader.architecture, quantized_names(reader), form)
+    form, context, chunk, a = settings.form, settings.context, settings.chunk, read_architecture(folder)
+    listed = tensors(a, stored_codes(folder / settings.model_id), form)
     module = DecoderBuilder(a, listed, DTYPES[form], context, chunk, target).module()
     every = [tensor for parts in listed.values() for tensor in parts]
     return compile_module(module, target, library_metadata(a, every, form, context, chunk), prefix)
@@ -72,8 +72,8 @@ def _flags(triple: str, out: Path) -> list[str]:
 
 
 def main() -> None:
-    model, out, settings = sys.argv[1:]
-    export(Path(model), Path(out), Settings.model_validate_json(settings))
+    folder, out, settings = sys.argv[1:]
+    export(Path(folder), Path(out), Settings.model_validate_json(settings))
 
 
 if __name__ == "__main__":

@@ -14,5 +14,7 @@ class Settings(Strict):
     """Tokens."""
     chunk: int
     """Tokens that one call of prefill takes at most."""
+    model_id: str
+    """The folder with the weights' list."""
     name: str
     """By which an app asks for it."""

@@ -1,0 +1,68 @@
+"""MLC-LLM's own compiler, where this machine has it: which, and for which models it may be asked."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmc.architecture import Architecture, Llama3Scaling
+from slmc.errors import MissingToolError
+
+PROGRAM = "mlc_llm"
+_VERSION = "import mlc_llm; print(mlc_llm.__version__)"
+_SECONDS = 120
+_FAMILIES = ("llama", "qwen2", "qwen3", "phi3")
+
+
+@dataclass(frozen=True)
+class MlcLlm:
+    program: Path
+    version: str
+
+
+def find_mlc_llm(named: str) -> MlcLlm:
+    """By name on the PATH, or by its absolute path. Raises MissingToolError."""
+    found = shutil.which(named)
+    if found is None:
+        raise MissingToolError(
+            f"{named} is not there, or no program",
+            expected="mlc_llm's command",
+            todo="see llm.mlc.ai/docs/install, or set mlc_llm: none, for slmc's own compiler",
+        )
+    return MlcLlm(Path(found), _version(Path(found)))
+
+
+def on_path() -> bool:
+    return shutil.which(PROGRAM) is not None
+
+
+def refusal(a: Architecture) -> str | None:
+    """Why MLC-LLM's library would answer otherwise than the checkpoint; None where it would not.
+
+    From `python/mlc_llm/model/` of mlc-ai/mlc-llm: what a family's code there does not read.
+    """
+    if a.family not in _FAMILIES:
+        return f"MLC-LLM has no {a.family}" if a.family == "smollm3" else "MLC-LLM turns local layers as global ones"
+    scaling = a.ropes[0].scaling
+    if scaling is not None and not (a.family == "llama" and isinstance(scaling, Llama3Scaling)):
+        return f"MLC-LLM's {a.family} does not scale its rope that way"
+    if a.family != "qwen3" and a.head_dim * a.heads != a.hidden_size:
+        return f"MLC-LLM's {a.family} has heads of hidden_size / num_attention_heads"
+    return None
+
+
+def _version(program: Path) -> str:
+    """As the Python behind the command tells it; the command itself does not."""
+    with program.open("rb") as file:
+        first = file.readline(512).decode(errors="replace").strip()
+    python = first.removeprefix("#!").strip() if first.startswith("#!") else ""
+    asked = [*python.split(), "-c", _VERSION]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingToolError(
+            f"can't tell the version: {error}", where=program, expected="the script that pip installs for mlc_llm"
+        ) from None
+    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "unknown"
