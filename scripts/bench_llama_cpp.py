@@ -28,7 +28,8 @@ from rich.table import Table
 
 from make_random_model import SHAPES, write_model
 from slmc.artifacts import MergedCheckpoint
-from slmc.backends.tvm.compile import check_tools, compile_model
+from slmc.backends.tvm.compile import compile_model
+from slmc.backends.tvm.tools import check_tools
 from slmc.checkpoint.reader import open_checkpoint
 from slmc.quant.quantizer import quantize
 from slmc.quant.reader import open_quantized

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from slmc import __version__
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.bundle.golden import GOLDEN_ITEMS, GoldenItem, ReferenceAnswer, evenly
@@ -83,16 +85,28 @@ def make_manifest(plan: Plan, quantized: QuantizedCheckpoint, delegation: Delega
         context=plan.context.value,
         delegate=None if plan.delegate is None else plan.delegate.value,
         delegation=delegation,
+        library_by=_library_by(plan),
         artifact=target.layout.artifact,
         tokenizer=target.layout.tokenizer,
         labels=plan.recipe.labels(),
         files={},
         origins=_origins(plan),
-        built_with=BuiltWith(slmc=__version__, code=code_digest(), tools=tool_versions(TOOLS[plan.backend.value])),
+        built_with=BuiltWith(slmc=__version__, code=code_digest(), tools=_tools(plan)),
         quantization=_quantization(plan, quantized),
         memory=_memory(plan),
         recipe=recipe,
     )
+
+
+def _library_by(plan: Plan) -> Literal["slmc", "mlc_llm"] | None:
+    if plan.backend.value != "mlc":
+        return None
+    return "slmc" if plan.mlc_llm.value is None else "mlc_llm"
+
+
+def _tools(plan: Plan) -> dict[str, str]:
+    tool = plan.mlc_llm.value
+    return tool_versions(TOOLS[plan.backend.value]) | ({} if tool is None else {"mlc_llm": tool.version})
 
 
 def _origins(plan: Plan) -> Origins:

@@ -46,7 +46,7 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     `limit` asks only so many items of the evaluation file. Raises SlmcError; a gate that the ladder breaks is no
     error here, but nothing is delivered where a delegate leaves to the CPU what it should run.
     """
-    backends.check_ready(plan.target.name, plan.backend.value)
+    backends.check_tools(plan.backend.value)
     if plan.validate or plan.quantization.calibrated:
         rungs.check_reference()
     merged = merge_stage(plan, store)

@@ -407,7 +407,8 @@ def _mlc_llm(
     if named is None:
         return Choice(find_mlc_llm(PROGRAM) if refused is None and on_path() else None, "default")
     if refused is not None:
-        raise RecipeError(refused, where=f"{recipe.folder / 'recipe.yaml'}: targets", todo="leave mlc_llm out, for slmc's own compiler")
+        where = f"{recipe.folder / 'recipe.yaml'}: targets"
+        raise RecipeError(refused, where=where, todo="leave mlc_llm out, for slmc's own compiler")
     return Choice(find_mlc_llm(named), "recipe")
 
 

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slmc.artifacts import QuantizedCheckpoint
+from slmc.backends.coreml import tools as coreml_tools
+from slmc.backends.executorch import tools as executorch_tools
+from slmc.backends.tvm import tools as tvm_tools
 from slmc.console import Advance
-from slmc.errors import CompileError, GateFailed
+from slmc.errors import GateFailed
 from slmc.models.compiled import library_here, read_compiled
 from slmc.models.exported import Delegation, read_exported
-from slmc.names import BackendName, TargetName
+from slmc.names import BackendName
 from slmc.plan import Plan
 from slmc.prompt import Codec
 from slmc.store import Store
@@ -20,25 +23,10 @@ from slmc.target import load_target, native_triples
 Compiler = Callable[[QuantizedCheckpoint, Path, Advance], None]
 """Writes the artifact into an empty folder; `advance` counts weights."""
 
-READY: dict[TargetName, tuple[BackendName, ...]] = {
-    "host": ("tvm", "executorch"),
-    "android": ("tvm", "executorch", "mlc"),
-    "ios": ("coreml", "tvm", "executorch", "mlc"),
-    "metal": ("coreml", "tvm", "executorch", "mlc"),
-}
-"""What this version can build."""
 
-
-def check_ready(target: TargetName, backend: BackendName) -> None:
-    """Raises CompileError where this version can't build a backend that the target declares."""
-    ready = READY.get(target, ())
-    if backend not in ready:
-        able = ", ".join(f"{name} ({', '.join(backends)})" for name, backends in READY.items())
-        raise CompileError(
-            f"backend {backend!r} for target {target!r} is declared, but this version of slmc can't build it yet",
-            expected=able,
-            todo=f"add --backend {ready[0]}" if ready else f"build for one of: {able}; or upgrade slmc",
-        )
+def check_tools(backend: BackendName) -> None:
+    """Raises MissingToolError where a package is missing or of a version that was not tested."""
+    {"tvm": tvm_tools, "mlc": tvm_tools, "executorch": executorch_tools, "coreml": coreml_tools}[backend].check_tools()
 
 
 def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) -> Iterator[tuple[str, bool]]:
@@ -48,13 +36,17 @@ def read_back(model: QuantizedCheckpoint, backend: BackendName, artifact: Path) 
     from slmc.backends.mlc import readback as mlc
     from slmc.backends.tvm import readback as tvm
 
-    readers = {"tvm": tvm, "executorch": executorch, "coreml": coreml, "mlc": mlc}
-    return readers[backend].read_back(model, artifact)
+    readers = {
+        "tvm": tvm.read_back,
+        "executorch": executorch.read_back,
+        "coreml": coreml.read_back,
+        "mlc": mlc.read_back,
+    }
+    return readers[backend](model, artifact)
 
 
 def compiler(plan: Plan, store: Store, codec: Codec) -> Compiler:
-    """The plan's backend, its tools checked. Raises CompileError or MissingToolError."""
-    check_ready(plan.target.name, plan.backend.value)
+    """The plan's backend."""
     makers: dict[BackendName, Callable[[Plan, Store, Codec], Compiler]] = {
         "tvm": _tvm,
         "executorch": _executorch,
@@ -65,9 +57,8 @@ def compiler(plan: Plan, store: Store, codec: Codec) -> Compiler:
 
 
 def _executorch(plan: Plan, store: Store, codec: Codec) -> Compiler:
-    from slmc.backends.executorch.compile import check_tools, compile_model
+    from slmc.backends.executorch.compile import compile_model
 
-    check_tools()
     assert plan.delegate is not None
     context, delegate = plan.context.value, plan.delegate.value
     return lambda model, out, advance: compile_model(
@@ -76,9 +67,8 @@ def _executorch(plan: Plan, store: Store, codec: Codec) -> Compiler:
 
 
 def _coreml(plan: Plan, store: Store, codec: Codec) -> Compiler:
-    from slmc.backends.coreml.compile import check_tools, compile_model
+    from slmc.backends.coreml.compile import compile_model
 
-    check_tools()
     assert plan.delegate is not None
     recipe, chunk, delegate = plan.recipe.recipe, plan.target.prefill_chunk, plan.delegate.value
     described = {"slmc.recipe": f"{recipe.name} {recipe.version}", "slmc.prompt": codec.format.model_dump_json()}
@@ -94,9 +84,8 @@ def _coreml(plan: Plan, store: Store, codec: Codec) -> Compiler:
 
 
 def _mlc(plan: Plan, store: Store, codec: Codec) -> Compiler:
-    from slmc.backends.mlc.compile import Order, check_tools, compile_model
+    from slmc.backends.mlc.compile import Order, compile_model
 
-    check_tools()
     recipe = plan.recipe.recipe
     order = Order(
         target=plan.target.name,
@@ -129,10 +118,8 @@ def check_delegation(plan: Plan, artifact: Path) -> Delegation | None:
 
 
 def _tvm(plan: Plan, store: Store, codec: Codec) -> Compiler:
-    from slmc.backends.tvm.compile import check_tools, compile_model
+    from slmc.backends.tvm.compile import compile_model
     from slmc.backends.tvm.stored import stored_library
-
-    check_tools()
 
     def build(triple: str, path: Path) -> None:
         shutil.copyfile(stored_library(store, triple), path)

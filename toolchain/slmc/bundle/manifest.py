@@ -117,6 +117,9 @@ class Manifest(Strict):
     delegate: DelegateName | None = Field(
         default=None, description="what runs the matrix products, where a backend has several"
     )
+    library_by: Literal["slmc", "mlc_llm"] | None = Field(
+        default=None, description="backend mlc: what compiled the model library"
+    )
     delegation: Delegation | None = Field(default=None, description="of backend executorch; null for any other")
     artifact: str = Field(description="folder that the backend's runner loads")
     tokenizer: str = Field(description="folder with tokenizer.json and prompt.json")

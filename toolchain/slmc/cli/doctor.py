@@ -9,22 +9,19 @@ import click
 import psutil
 
 from slmc import __version__
-from slmc.backends import READY
+from slmc.backends.tvm.tools import TESTED as TESTED_TVM
 from slmc.cli.common import as_json, print_json
 from slmc.console import out, table
 from slmc.errors import SlmcError
 from slmc.plan import TOOLS, tool_versions
 from slmc.target import load_target, native_triples, target_names
 
-TESTED_TVM = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post0"}
-"""The pair that works together; the newer ffi satisfies TVM's own bound and crashes."""
-
 
 @dataclass(frozen=True)
 class Finding:
     what: str
     state: str
-    """ "ready", "missing" or "later" (declared, not in this version)."""
+    """ "ready" or "missing"."""
     detail: str
     todo: str = ""
 
@@ -34,12 +31,7 @@ def examine() -> list[Finding]:
     findings = [_host(), _packages("the reference", "reference", "reference")]
     for name in target_names():
         target = load_target(name)
-        ready = READY.get(target.name, ())
-        findings += [_packages(f"{name} with {backend}", backend, backend) for backend in ready]
-        later = [backend for backend in target.backends if backend not in ready]
-        if later:
-            detail = f"{', '.join(later)}: declared, to come with a later version of slmc"
-            findings.append(Finding(name, "later", detail))
+        findings += [_packages(f"{name} with {backend}", backend, backend) for backend in target.backends]
     return findings
 
 
@@ -73,7 +65,7 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json({"slmc": __version__, "findings": [asdict(finding) for finding in findings]})
         return
-    colours = {"ready": "green", "missing": "red", "later": "dim"}
+    colours = {"ready": "green", "missing": "red"}
     rows = table("", "what", "found", "to do")
     for finding in findings:
         colour = colours[finding.state]

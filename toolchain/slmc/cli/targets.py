@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from slmc.backends import READY
 from slmc.cli.common import as_json, print_json
 from slmc.console import out, table
 from slmc.target import load_target, target_names
@@ -20,7 +19,5 @@ def command(as_json: bool) -> None:
         return
     rows = table("target", "ships to", "at least", "backends, preferred first")
     for target in targets:
-        backends = [name if name in READY.get(target.name, ()) else f"[dim]{name}[/]" for name in target.backends]
-        rows.add_row(target.name, target.title, target.minimum_os, ", ".join(backends))
+        rows.add_row(target.name, target.title, target.minimum_os, ", ".join(target.backends))
     out.print(rows)
-    out.print("[dim]Dimmed backends are declared and come with a later version.[/]")

@@ -44,7 +44,9 @@ class MlcDecoder(Strict):
 
 def weights_digest(folder: Path) -> str:
     """Of the weight files in a model's folder, and their list."""
-    return digest.of_value({n: sha for n, sha in digest.of_folder(folder).items() if n == WEIGHTS or n.endswith(".bin")})
+    return digest.of_value(
+        {n: sha for n, sha in digest.of_folder(folder).items() if n == WEIGHTS or n.endswith(".bin")}
+    )
 
 
 def write_mlc(folder: Path, decoder: MlcDecoder) -> None:

@@ -11,14 +11,11 @@ from slmc.architecture import MATRICES
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends import child
 from slmc.backends.coreml.tools import PACKAGE as TOOL
-from slmc.backends.coreml.tools import check_tools
 from slmc.console import Advance
 from slmc.errors import CompileError
 from slmc.models.packaged import PACKAGE, PackagedDecoder, package_digest, write_packaged
 from slmc.names import DelegateName
 from slmc.quant.reader import QuantizedReader
-
-__all__ = ["check_tools", "compile_model"]
 
 
 def compile_model(

@@ -12,15 +12,13 @@ from slmc import digest
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.backends import child
 from slmc.backends.executorch.profiles import PROFILES, check_delegate
-from slmc.backends.executorch.tools import check_tools, versions
+from slmc.backends.executorch.tools import versions
 from slmc.config_json import read_config
 from slmc.console import Advance
 from slmc.errors import CompileError
 from slmc.models.exported import FOUNDATION, PROGRAM, Delegation, ExportedDecoder, write_exported
 from slmc.names import DelegateName
 from slmc.quant.reader import QuantizedReader
-
-__all__ = ["check_tools", "compile_model"]
 
 _GROUP_MULTIPLE = 32
 

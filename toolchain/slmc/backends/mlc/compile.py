@@ -28,7 +28,7 @@ from slmc.backends.mlc.library.settings import Settings
 from slmc.backends.mlc.package import write_package_config
 from slmc.backends.mlc.tensors import FORMATS
 from slmc.backends.mlc.weights import Written, write_weights
-from slmc.backends.tvm.tools import check_tools, versions
+from slmc.backends.tvm.tools import versions
 from slmc.config_json import read_config
 from slmc.console import Advance
 from slmc.errors import CompileError
@@ -39,8 +39,6 @@ from slmc.names import Activations, TargetName
 from slmc.prompt import TOKENIZER_FILE, Codec
 from slmc.quant.reader import QuantizedReader
 from slmc.recipe import Example
-
-__all__ = ["Order", "check_tools", "compile_model"]
 
 _SECONDS = 1800
 """That a compiler may take for a library; ours takes half a minute for 1B."""

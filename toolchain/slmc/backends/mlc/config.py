@@ -8,11 +8,11 @@ as older checkpoints had it, else MLC would take theta 10000 without a word.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slmc.architecture import Architecture, FactorScaling, Rope
+from slmc.architecture import Architecture, FactorScaling, Family, Rope
 from slmc.backends.mlc.library.metadata import MAX_BATCH
 from slmc.backends.mlc.tensors import Format
 from slmc.models.mlc import CHAT_CONFIG
@@ -67,7 +67,8 @@ def model_config(a: Architecture) -> dict[str, Any]:
         "max_position_embeddings": a.max_context,
         "hidden_act": "silu" if a.gate == "silu" else "gelu_pytorch_tanh",
     }
-    return common | _rope(a.ropes[0]) | _OWN.get(a.family, lambda _: {})(a)
+    own = _OWN.get(a.family)
+    return common | _rope(a.ropes[0]) | ({} if own is None else own(a))
 
 
 def _rope(rope: Rope) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _rope(rope: Rope) -> dict[str, Any]:
     }
 
 
-_OWN = {
+_OWN: Mapping[Family, Callable[[Architecture], dict[str, Any]]] = {
     "qwen3": lambda a: {"attention_bias": a.qkv_bias},
     "phi3": lambda a: {"partial_rotary_factor": a.rotary_dim / a.head_dim},
     "gemma3_text": lambda a: {"is_text_model": True, "hidden_activation": "gelu_pytorch_tanh"},

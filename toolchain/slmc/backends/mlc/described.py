@@ -21,7 +21,7 @@ _START = re.compile(rb'\{"[a-z_]+": ')
 def check_library(library: Path, tensors: Iterable[Tensor], vocab_size: int, chunk: int) -> None:
     """Raises CompileError for the first weight that library and files have otherwise, and for another chunk."""
     described = read_description(library)
-    wanted = {one["name"]: (tuple(_size(e, vocab_size) for e in one["shape"]), one["dtype"]) for one in described["params"]}
+    wanted = {one["name"]: (_shape(one["shape"], vocab_size), one["dtype"]) for one in described["params"]}
     stored = {tensor.name: (tensor.shape, tensor.dtype) for tensor in tensors}
     for name in sorted(wanted.keys() | stored.keys()):
         if wanted.get(name) != stored.get(name):
@@ -68,9 +68,9 @@ def _members(library: Path) -> Iterable[bytes]:
                 yield file.read()
 
 
-def _size(extent: int | str, vocab_size: int) -> int:
+def _shape(extents: Iterable[int | str], vocab_size: int) -> tuple[int, ...]:
     """Some of MLC-LLM's families name the vocabulary."""
-    return vocab_size if extent == "vocab_size" else int(extent)
+    return tuple(vocab_size if extent == "vocab_size" else int(extent) for extent in extents)
 
 
 def _told(entry: tuple[tuple[int, ...], str] | None) -> str:

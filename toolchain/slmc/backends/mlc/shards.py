@@ -47,7 +47,7 @@ class ShardWriter:
     def close(self, parameters: int) -> int:
         """Write the index; `parameters` is how many weights the model has. Returns the bytes of all tensors."""
         self._finish()
-        total = sum(shard["nbytes"] for shard in self._shards)
+        total: int = sum(shard["nbytes"] for shard in self._shards)
         names = sum(len(shard["records"]) for shard in self._shards)
         metadata = {"ParamSize": names, "ParamBytes": float(total), "BitsPerParam": total * 8 / parameters}
         text = json.dumps({"metadata": metadata, "records": self._shards}, indent=2)
@@ -57,9 +57,9 @@ class ShardWriter:
     def _place(self, size: int) -> tuple[dict[str, Any], BinaryIO]:
         if self._file is None or self._file.tell() + size > _SHARD_BYTES:
             self._finish()
-            shard = {"dataPath": f"params_shard_{len(self._shards)}.bin", "format": "raw-shard", "records": []}
-            self._shards.append(shard)
-            self._file = (self._folder / shard["dataPath"]).open("xb")
+            name = f"params_shard_{len(self._shards)}.bin"
+            self._shards.append({"dataPath": name, "format": "raw-shard", "records": []})
+            self._file = (self._folder / name).open("xb")
             self._digest = hashlib.md5(usedforsecurity=False)
         return self._shards[-1], self._file
 

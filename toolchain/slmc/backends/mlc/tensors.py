@@ -99,12 +99,12 @@ def _plain(reader: QuantizedReader, source: TensorSpec) -> NDArray[np.float32]:
 
 def stored_scales(reader: QuantizedReader, scales: NDArray[np.float32], dtype: str) -> Array:
     """Negated, one for each 32 columns. Raises CompileError for one that the type does not hold."""
-    narrow: NDArray[np.generic] = scales if dtype == "float32" else narrow_scales(scales)
+    narrow: NDArray[np.floating] = scales if dtype == "float32" else narrow_scales(scales)
     if not np.isfinite(narrow.astype(np.float32)).all():
         raise CompileError(
             "a scale is larger than fp16 holds",
             where=reader.folder,
             todo="set activations: float32 in the recipe's target, or keep the tensor",
         )
-    repeated = -narrow.repeat(reader.group_size // GROUP, axis=1)
-    return np.asarray(repeated, dtype)
+    repeated: Array = np.negative(narrow).repeat(reader.group_size // GROUP, axis=1)
+    return repeated

@@ -19,15 +19,13 @@ from slmc.backends.tvm.kernels.levels import levels
 from slmc.backends.tvm.library import build_library
 from slmc.backends.tvm.pack import write_weights
 from slmc.backends.tvm.package import package
-from slmc.backends.tvm.tools import check_tools, versions
+from slmc.backends.tvm.tools import versions
 from slmc.backends.tvm.weights import Kind, WeightsReader
 from slmc.console import Advance
 from slmc.errors import CompileError
 from slmc.models.compiled import WEIGHTS, CompiledDecoder, Library, write_compiled
 from slmc.names import Activations
 from slmc.quant.reader import QuantizedReader
-
-__all__ = ["check_tools", "compile_model"]
 
 Builder = Callable[[str, Path], None]
 """Builds the library for a triple at a path."""

@@ -7,7 +7,7 @@ from importlib import metadata
 from slmc.errors import MissingToolError
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "ziglang")
-_PAIR = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post0"}
+TESTED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post0"}
 """Tested together. A newer apache-tvm-ffi satisfies apache-tvm's own bound and crashes."""
 
 
@@ -19,12 +19,12 @@ def versions() -> dict[str, str]:
 def check_tools() -> None:
     """Raises MissingToolError where a package is missing, or TVM's two don't belong together."""
     found = versions()
-    if any(found[package] != wanted for package, wanted in _PAIR.items()):
+    if any(found[package] != wanted for package, wanted in TESTED.items()):
         raise MissingToolError(
             "apache-tvm and apache-tvm-ffi are not a pair that was tested",
-            where=", ".join(f"{package} {found[package]}" for package in _PAIR),
-            expected=", ".join(f"{package} {wanted}" for package, wanted in _PAIR.items()),
-            todo="pip install " + " ".join(f"{package}=={wanted}" for package, wanted in _PAIR.items()),
+            where=", ".join(f"{package} {found[package]}" for package in TESTED),
+            expected=", ".join(f"{package} {wanted}" for package, wanted in TESTED.items()),
+            todo="pip install " + " ".join(f"{package}=={wanted}" for package, wanted in TESTED.items()),
         )
 
 

@@ -1,1 +1,1 @@
-"""A decoder as a model library of MLC's: functions, cache and kernels, compiled by TVM for GPUs, or for a CPU to check."""
+"""A decoder as a model library of MLC's, compiled by TVM for GPUs, or for a CPU to check it."""

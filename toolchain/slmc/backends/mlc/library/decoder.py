@@ -90,8 +90,9 @@ class DecoderBuilder:
     def _embed(self, tokens: Value) -> Value:
         a, matrix = self._a, self._parts("embedding")
         if len(matrix) == 1:
-            return self._emit("embed_rows", lambda ids, kept: op.rows(ids, lambda n, k: kept[n, k], a, kept.dtype),
-                              tokens, *matrix)
+            return self._emit(
+                "embed_rows", lambda ids, kept: op.rows(ids, lambda n, k: kept[n, k], a, kept.dtype), tokens, *matrix
+            )
         return self._emit(
             "embed_rows",
             lambda ids, words, scales: op.rows(ids, lambda n, k: op.weight(words, scales, n, k), a, scales.dtype),
@@ -145,11 +146,11 @@ class DecoderBuilder:
         qkv = self._reshape(self._qkv(x, name), batch, tokens, parts, a.head_dim)
         if a.qk_norm:
             scales = (*self._parts(name + "q_norm"), *self._parts(name + "k_norm"))
-            qkv = self._emit("norm_heads", lambda *args: op.norm_heads(*args, a), qkv, *scales)
+            qkv = self._emit("norm_heads", lambda x, q, k: op.norm_heads(x, q, k, a), qkv, *scales)
         rope = a.layer_kinds[layer].rope
         if rope is not None:
             tables = (relax.const(table) for table in self._ropes[rope])
-            qkv = self._emit("turn", lambda *args: op.turn(*args, a.heads + a.kv_heads), qkv, positions, *tables)
+            qkv = self._emit("turn", lambda *args: op.turn(args, a.heads + a.kv_heads), qkv, positions, *tables)
         attended = relax.call_dps_packed(
             "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
             [
@@ -166,7 +167,9 @@ class DecoderBuilder:
     def _qkv(self, x: Value, name: str) -> Value:
         if not self._a.qkv_bias:
             return self._linear(x, name + "qkv")
-        return self._emit("plus_bias", op.plus_bias, self._linear(x, name + "qkv", op.WIDE), *self._parts(name + "qkv_bias"))
+        return self._emit(
+            "plus_bias", op.plus_bias, self._linear(x, name + "qkv", op.WIDE), *self._parts(name + "qkv_bias")
+        )
 
     def _add(self, x: Value, branch: Value, norm: str) -> Value:
         if self._a.post_norms:

@@ -1,7 +1,8 @@
-"""A decoder's model library, as a program of its own: `python -m slmc.backends.mlc.library.export FOLDER OUT SETTINGS`.
+"""A decoder's model library, as a program of its own: `... -m slmc.backends.mlc.library.export FOLDER OUT SETTINGS`.
 
-FOLDER is what the backend made, its config.json and tensor-cache.json; SETTINGS JSON, see `Settings`. OUT becomes a .tar of objects for an app's
-own linker, or a shared library. TVM can die of a segmentation fault, which no `except` catches.
+FOLDER is what the backend made, with config.json and the weights' list; SETTINGS JSON, see `Settings`. OUT becomes a
+.tar of objects for an app's own linker, or a shared library. TVM can die of a segmentation fault, which no `except`
+catches.
 """
 
 from __future__ import annotations

@@ -33,9 +33,7 @@ def library_metadata(
         "disaggregation": False,
         "kv_state_kind": "kv_cache",
         "model_task": "chat",
-        "params": [
-            {"name": one.name, "shape": list(one.shape), "dtype": one.dtype, "preprocs": []} for one in tensors
-        ],
+        "params": [{"name": one.name, "shape": list(one.shape), "dtype": one.dtype, "preprocs": []} for one in tensors],
         "kv_cache": {
             "num_hidden_layers": a.layers,
             "num_attention_heads": a.heads,

@@ -6,6 +6,7 @@ are float32. TVM has no types for mypy: `Expr` is an expression or a tensor of e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from tvm import te, tirx
@@ -85,11 +86,12 @@ def _normed(value: Expr, squares: Expr, size: int, epsilon: float) -> Expr:
     return value * tirx.rsqrt(squares / constant(float(size)) + constant(epsilon))
 
 
-def turn(qkv: Expr, positions: Expr, cosines: Expr, sines: Expr, turned_heads: int) -> Expr:
-    """Queries and keys of qkv turned by their positions int32 [batch * tokens]; tables [context, rotary_dim / 2].
+def turn(inputs: Sequence[Expr], turned_heads: int) -> Expr:
+    """Queries and keys of qkv turned by positions int32 [batch * tokens], and tables [context, rotary_dim / 2].
 
-    Elements behind rotary_dim stay, and so do values.
+    `inputs` are qkv, positions, cosines and sines. Elements behind rotary_dim stay, and so do values.
     """
+    qkv, positions, cosines, sines = inputs
     tokens, half = qkv.shape[1], int(cosines.shape[1])
 
     def one(b: Expr, i: Expr, h: Expr, d: Expr) -> Expr:
@@ -139,9 +141,7 @@ def widened(x: Expr) -> Expr:
 
 def plus_bias(x: Expr, bias: Expr) -> Expr:
     """x [batch, tokens, rows], float32; in the bias' type."""
-    return te.compute(
-        x.shape, lambda b, i, n: tirx.Cast(bias.dtype, x[b, i, n] + wide(bias[n])), name="plus_bias"
-    )
+    return te.compute(x.shape, lambda b, i, n: tirx.Cast(bias.dtype, x[b, i, n] + wide(bias[n])), name="plus_bias")
 
 
 def joined(parts: tuple[Expr, ...]) -> Expr:
@@ -163,9 +163,7 @@ def joined(parts: tuple[Expr, ...]) -> Expr:
 
 def taken(x: Expr, places: Expr) -> Expr:
     """Tokens of x [1, tokens, hidden]: [1, places, hidden]."""
-    return te.compute(
-        (1, places.shape[0], x.shape[2]), lambda b, i, h: x[b, places[i], h], name="taken"
-    )
+    return te.compute((1, places.shape[0], x.shape[2]), lambda b, i, h: x[b, places[i], h], name="taken")
 
 
 def last(x: Expr) -> Expr:

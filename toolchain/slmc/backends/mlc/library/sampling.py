@@ -2,10 +2,11 @@
 
     apply_logit_bias_inplace(logits, rows int32 [t], tokens int32 [t], bias float32 [t])
     apply_penalty_inplace(logits, sequences int32 [s], of int32 [t], tokens int32 [t], counts int32 [t],
-                          penalties float32 [s, 3])         presence, frequency, repetition; `of` is a place in sequences
-    apply_bitmask_inplace(logits, sequences int32 [s], mask int32 [b, ceil(vocab / 32)])    a set bit lets a token be
+                          penalties float32 [s, 3])
+    apply_bitmask_inplace(logits, sequences int32 [s], mask int32 [b, ceil(vocab / 32)])
 
-with logits float32 [b, vocab]. The engine calls them by name, with tensors and nothing else.
+with logits float32 [b, vocab]. Penalties are presence, frequency and repetition; `of` says whose, as a place in
+`sequences`. A set bit of the mask lets a token be. The engine calls them by name, with tensors and nothing else.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
@@ -21,7 +19,7 @@ def schedule(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
     return dlight.ApplyDefaultSchedule(*rules)(module)
 
 
-class _TiledProduct(dlight.gpu.Matmul):  # type: ignore[misc] - TVM has no types
+class _TiledProduct(dlight.gpu.Matmul):  # type: ignore[misc]
     """Of many tokens, by tiles in shared memory.
 
     For Metal dlight tries the matrix units first, which takes half a minute a model and adds up in half precision,
