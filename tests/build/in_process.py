@@ -15,8 +15,8 @@ import pytest
 from slmc.backends import child
 
 
-def lines(module: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """As `child.lines`."""
+def lines(module: str, arguments: Sequence[str], *, seconds: float = 0.0) -> Iterator[dict[str, Any]]:
+    """As `child.lines`, for as long as it takes."""
     program, told = importlib.import_module(f"slmc.backends.{module}"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
         patch.setattr(sys, "argv", [module, *arguments])

@@ -65,7 +65,7 @@ def source(library: Path) -> str:
 
 def _blob(library: Path) -> bytes:
     with tarfile.open(library) as archive:
-        found = archive.extractfile("devc.o")
+        found = archive.extractfile(next(name for name in archive.getnames() if name.endswith("devc.o")))
         assert found is not None
         octets = found.read()
     start = octets.index(struct.pack("<Q", 6) + b"opencl") + 14

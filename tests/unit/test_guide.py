@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmc.backends.executorch.tools import TESTED
+from slmc.backends.mlc.conversation import message_of
+from slmc.backends.mlc.package import write_package_config
 from slmc.bundle.manifest import Manifest
 from slmc.describe import make_golden
-from slmc.guide import KOTLIN, SWIFT, make_guide, prompt_expression
+from slmc.guide import KOTLIN, PYTHON, SWIFT, make_guide, message_expression, prompt_expression
 from slmc.models.exported import Delegation, write_exported
+from slmc.models.mlc import CHAT_CONFIG, MlcDecoder, write_mlc
 from slmc.models.packaged import PackagedDecoder, write_packaged
 from slmc.names import DelegateName, TargetName
 from slmc.plan import Options, resolve
@@ -114,11 +119,124 @@ def test_a_guide_to_core_ml_names_functions_and_units(
     read_by_parsers(found)
 
 
+@given(texts, texts, st.booleans(), texts)
+def test_the_message_is_what_mlc_is_handed(before: str, after: str, trim: bool, text: str) -> None:
+    """For one field around which the recipe writes, for one that stands twice, and for two."""
+    around = [part.replace("{", "{{").replace("}", "}}") for part in (before, after)]
+    for middle in ("{text}", "{text} {text}", "{text}{other}"):
+        asked, fields = form("p", middle.join(around), "s", trim=trim), {"text": f" {text} ", "other": "o "}
+        assert eval(message_expression(asked, PYTHON), dict(fields)) == message_of(asked, fields)
+
+
+def test_a_message_for_mlc_in_an_apps_language() -> None:
+    bare, two = form("p", "{text}", "s", trim=True), form("p", "{first}: {text}", "s", trim=True)
+    assert message_expression(bare, KOTLIN) == "text.trim()"
+    assert message_expression(bare, SWIFT) == "text.trimmingCharacters(in: .whitespacesAndNewlines)"
+    assert message_expression(form("p", "{text}", "s", trim=False), SWIFT) == "text"
+    assert message_expression(two, KOTLIN) == '(first + ": " + text).trim()'
+    assert message_expression(two, SWIFT) == '(first + ": " + text).trimmingCharacters(in: .whitespacesAndNewlines)'
+    before, after = form("p", "Sort: {text}", "s", trim=True), form("p", "{text} Sort.", "s", trim=True)
+    assert message_expression(before, KOTLIN) == "text.trimEnd()"
+    assert message_expression(after, KOTLIN) == "text.trimStart()"
+    assert r'(of: "\\p{White_Space}+\\z", with: ""' in message_expression(before, SWIFT)
+    assert r'(of: "\\A\\p{White_Space}+", with: ""' in message_expression(after, SWIFT)
+    for asked in (before, after):
+        assert not mistakes(f"let message = {message_expression(asked, SWIFT)}", tree_sitter_swift)
+
+
+LINES: dict[TargetName, list[str]] = {
+    "ios": [
+        '"bundle/small-q4f16_1-MLC"',
+        'modelLib: "slmc_small")',
+        "let message = text.trimmingCharacters",
+        "max_tokens: 4\n",
+        "-lmodel_iphone",
+        "--package-config mlc-package-config.json",
+    ],
+    "android": [
+        '"small-q4f16_1-MLC")',
+        '"slmc_small")',
+        "val message = text.trim()",
+        "max_tokens = 4\n",
+        "libOpenCL.so",
+        "--package-config mlc-package-config.json",
+    ],
+    "metal": [
+        'folder / "small-q4f16_1-MLC"',
+        'folder / "lib/slmc_small.dylib"',
+        "message = text.strip()",
+        "max_tokens=4,",
+        'device="metal"',
+    ],
+}
+
+
+@pytest.mark.parametrize("target", LINES)
+def test_a_guide_to_mlc_names_its_files_and_lines(
+    recipe_folder: Path, manifest: Manifest, tmp_path: Path, target: TargetName
+) -> None:
+    artifact = mlc_artifact(tmp_path / "artifact", target)
+    found = mlc_guide(recipe_folder, manifest, artifact, target)
+    table = re.findall(r"^\| `model/(.*?)` \|", found, re.MULTILINE)
+    held = {path.relative_to(artifact).as_posix() for path in [*artifact.iterdir(), *artifact.glob("lib/*")]}
+    assert sorted(table) == sorted(held - {"lib"})
+    for text in [*LINES[target], "TVM 9.9 ", "`TVMFFIHandleInitOnce`", "a float16 scale", "Not run on a device"]:
+        assert text in found
+    read_by_parsers(found)
+
+
+def test_a_guide_to_mlc_tells_who_compiled_the_library(recipe_folder: Path, manifest: Manifest, tmp_path: Path) -> None:
+    made = {"library_by": "mlc_llm", "versions": {"mlc_llm": "8.8"}, "quantization": "q4f32_1"}
+    artifact = mlc_artifact(tmp_path / "artifact", "ios", made)
+    found = mlc_guide(recipe_folder, manifest, artifact, "ios")
+    assert "mlc_llm 8.8 compiled the library" in found
+    assert "q4f32_1 (4 bits, a float32 scale" in found
+    assert "TVMFFIHandleInitOnce" not in found
+
+
+def mlc_artifact(folder: Path, target: TargetName, changed: Mapping[str, object] | None = None) -> Path:
+    """Its files are empty, but for those that the guide or a packager reads."""
+    name, library = "small-q4f16_1-MLC", f"lib/slmc_small{'.dylib' if target == 'metal' else '.tar'}"
+    for path in (f"{name}/{CHAT_CONFIG}", library, "config.json"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    write_package_config(folder, target, name, "slmc_small", library, 1)
+    made = MlcDecoder(
+        model_id=name,
+        model_lib="slmc_small",
+        library=library,
+        library_sha256="0" * 64,
+        library_by="slmc",
+        weights_sha256="0" * 64,
+        quantization="q4f16_1",
+        vocab_size=1,
+        context=64,
+        chunk=48,
+        versions={"apache-tvm": "9.9"},
+    )
+    write_mlc(folder, made.model_copy(update=changed))
+    return folder
+
+
+def mlc_guide(recipe_folder: Path, manifest: Manifest, artifact: Path, target: TargetName) -> str:
+    plan = resolve(load_recipe(recipe_folder), load_target(target), Options("mlc"))
+    examples = plan.recipe.examples(plan.recipe.recipe.data.evaluation)
+    codec = compile_prompt(plan.recipe, recipe_folder / "base", examples)
+    golden = make_golden(plan, codec, None)
+    found = make_guide(manifest.model_copy(update={"target": target, "backend": "mlc"}), artifact, codec, golden)
+    assert found is not None
+    assert golden[0].prompt in found
+    return found
+
+
 def read_by_parsers(guide: str) -> None:
-    blocks = re.findall(r"```(kotlin|swift)\n(.*?)```", guide, re.DOTALL)
+    blocks = re.findall(r"```(kotlin|swift|python)\n(.*?)```", guide, re.DOTALL)
     assert blocks
     for kind, code in blocks:
-        assert not mistakes(code, {"kotlin": tree_sitter_kotlin, "swift": tree_sitter_swift}[kind])
+        if kind == "python":
+            ast.parse(code)
+        else:
+            assert not mistakes(code, {"kotlin": tree_sitter_kotlin, "swift": tree_sitter_swift}[kind])
 
 
 def mistakes(code: str, language: ModuleType) -> list[bytes]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from slmc.backends.executorch.profiles import check_delegate
 from slmc.config_json import read_architecture
 from slmc.errors import CheckpointError, GateFailed, InputError, MissingToolError, RecipeError
 from slmc.forecast import foretell
+from slmc.mlc_llm import MlcLlm
 from slmc.models.exported import Delegation, write_exported
 from slmc.names import SCHEMES
-from slmc.plan import Options, Plan, resolve
+from slmc.plan import Choice, Options, Plan, resolve
 from slmc.recipe import Quantization, load_recipe
 from slmc.store import Store
 from slmc.target import load_target
@@ -324,3 +326,74 @@ def test_executorch_holds_more_than_its_file(recipe_folder: Path) -> None:
     assert (native.copies, native.weights) == (0, other.weights)
     assert other.kv_cache == 2 * native.kv_cache
     assert other.copies == round(300 * 64 * 4.5 / 8)
+
+
+MLC = Options(backend="mlc")
+
+
+@pytest.fixture
+def mlc_llm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A command of that name, alone on the PATH."""
+    (tmp_path / "mlc_llm.py").write_text("__version__ = '0.20'\n")
+    command = tmp_path / "bin" / "mlc_llm"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(command.parent))
+    return command
+
+
+def test_mlc_llm_compiles_where_it_is_there(recipe_folder: Path, mlc_llm: Path) -> None:
+    found = plan(recipe_folder, "ios", MLC)
+    assert found.mlc_llm == Choice(MlcLlm(mlc_llm, "0.20"), "default")
+    assert plan(recipe_folder, "ios", Options(backend="tvm")).mlc_llm == Choice(None, "default")
+    mlc_llm.unlink()
+    assert plan(recipe_folder, "ios", MLC).mlc_llm == Choice(None, "default")
+
+
+def test_a_recipe_may_want_our_own_compiler(recipe_folder: Path, mlc_llm: Path) -> None:
+    edit(recipe_folder, "context: 64", "targets: {ios: {mlc_llm: none}}")
+    assert plan(recipe_folder, "ios", MLC).mlc_llm == Choice(None, "recipe")
+
+
+def test_an_mlc_llm_that_the_recipe_names_must_be_there(recipe_folder: Path, mlc_llm: Path) -> None:
+    edit(recipe_folder, "context: 64", f"targets: {{ios: {{mlc_llm: {mlc_llm}}}}}")
+    assert plan(recipe_folder, "ios", MLC).mlc_llm == Choice(MlcLlm(mlc_llm, "0.20"), "recipe")
+    mlc_llm.unlink()
+    with pytest.raises(MissingToolError, match="is not there"):
+        plan(recipe_folder, "ios", MLC)
+
+
+def test_a_family_that_mlc_llm_would_get_wrong(recipe_folder: Path, mlc_llm: Path) -> None:
+    """Taken to our own compiler, unless the recipe insists."""
+    (recipe_folder / "base" / "config.json").write_text(json.dumps(CONFIGS["gemma3_text"]))
+    assert plan(recipe_folder, "ios", MLC).mlc_llm == Choice(None, "default")
+    edit(recipe_folder, "context: 64", "targets: {ios: {mlc_llm: mlc_llm}}")
+    with pytest.raises(RecipeError, match="turns local layers as global ones") as caught:
+        plan(recipe_folder, "ios", MLC)
+    assert "leave mlc_llm out" in str(caught.value.todo)
+
+
+def test_mlc_s_activations_are_float16_or_float32(recipe_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert plan(recipe_folder, "ios", MLC).activations == Choice("float16", "default")
+    edit(recipe_folder, "context: 64", "targets: {ios: {activations: float32}}")
+    assert plan(recipe_folder, "ios", MLC).activations == Choice("float32", "recipe")
+    edit(recipe_folder, "float32", "int8")
+    with pytest.raises(RecipeError, match="'mlc' does not have activations of int8") as caught:
+        plan(recipe_folder, "ios", MLC)
+    assert "float16 or float32 with backend mlc" in str(caught.value.expected)
+
+
+def test_what_compiles_mlc_s_library_is_in_its_stage_s_key(
+    recipe_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    ours = plan(recipe_folder, "ios", MLC)
+    named = [MlcLlm(Path(path), version) for path, version in (("/a", "0.20"), ("/b", "0.20"), ("/a", "0.21"))]
+    keys = [dataclasses.replace(ours, mlc_llm=Choice(tool, "recipe")).compile.key for tool in named]
+    assert keys[0] == keys[1]
+    assert len({ours.compile.key, *keys}) == 3
+    (recipe_folder / "eval.jsonl").write_text((recipe_folder / "eval.jsonl").read_text().splitlines()[0])
+    assert plan(recipe_folder, "ios", MLC).compile.key != ours.compile.key

@@ -1,12 +1,13 @@
 """A bundle's README.md: what a mobile engineer adds to the app, and the lines that load the model and ask it.
 
-The templates' facts of ExecuTorch's packages are from its sources and packages of the version that the bundle names.
+The templates' facts of ExecuTorch's packages are from its sources and packages of the version that the bundle names;
+those of MLC-LLM's from the sources and documentation of mlc-ai/mlc-llm.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import jinja2
 
 from slmc.backends.executorch.profiles import PROFILES
 from slmc.backends.executorch.tools import TESTED
+from slmc.backends.mlc.conversation import message_of
 from slmc.bundle.golden import GoldenItem
 from slmc.bundle.manifest import Manifest
 from slmc.models.exported import FOUNDATION, PROGRAM, read_exported
+from slmc.models.mlc import CHAT_CONFIG, PACKAGE_CONFIG, read_mlc
 from slmc.models.packaged import PACKAGE, read_packaged
+from slmc.names import BackendName
 from slmc.prompt import Codec, PromptFormat
 from slmc.recipe import Classify
 
@@ -27,6 +31,8 @@ class _Language:
     """How it writes strings, and takes white space off their ends."""
 
     trim: str
+    trim_start: str
+    trim_end: str
     unicode: str
     """Of a character by its number."""
     escapes: Mapping[str, str]
@@ -42,43 +48,56 @@ class _Language:
         return char if char.isprintable() else "".join(self.unicode.format(unit) for unit in self._units(char))
 
     def _units(self, char: str) -> Iterator[int]:
-        """Kotlin's are of UTF-16."""
-        if "{{" in self.unicode:
-            yield ord(char)
-        else:
+        """Of four digits they are of UTF-16."""
+        if ":04x" in self.unicode:
             octets = char.encode("utf-16-be")
             yield from (int.from_bytes(octets[i : i + 2]) for i in range(0, len(octets), 2))
+        else:
+            yield ord(char)
 
 
-KOTLIN = _Language(".trim()", "\\u{:04x}", {"$": "\\$"})
-SWIFT = _Language(".trimmingCharacters(in: .whitespacesAndNewlines)", "\\u{{{:x}}}", {})
+KOTLIN = _Language(".trim()", ".trimStart()", ".trimEnd()", "\\u{:04x}", {"$": "\\$"})
+PYTHON = _Language(".strip()", ".lstrip()", ".rstrip()", "\\U{:08x}", {})
+_REMOVE = '.replacingOccurrences(of: "{}", with: "", options: .regularExpression)'
+SWIFT = _Language(
+    ".trimmingCharacters(in: .whitespacesAndNewlines)",
+    _REMOVE.format(r"\\A\\p{White_Space}+"),
+    _REMOVE.format(r"\\p{White_Space}+\\z"),
+    "\\u{{{:x}}}",
+    {},
+)
 
 
 def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequence[GoldenItem]) -> str | None:
     """Markdown; None for a backend without a guide. `artifact` is what the backend made."""
-    if manifest.backend not in ("executorch", "coreml"):
+    own = _OWN.get(manifest.backend)
+    if own is None:
         return None
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown
     template = Path(__file__).with_name(f"guide_{manifest.backend}.md.j2").read_text(encoding="utf-8")
-    own = _executorch(manifest, artifact) if manifest.backend == "executorch" else _coreml(manifest, artifact)
+    task = manifest.recipe.task
     return environment.from_string(template).render(
         manifest=manifest,
         tokenizer=f"{manifest.tokenizer}/tokenizer.json",
         kotlin=prompt_expression(codec.format, KOTLIN),
         swift=prompt_expression(codec.format, SWIFT),
+        kotlin_message=message_expression(codec.format, KOTLIN),
+        python_message=message_expression(codec.format, PYTHON),
+        swift_message=message_expression(codec.format, SWIFT),
         fields=codec.format.fields,
         kotlin_end=KOTLIN.literal(codec.format.end_token),
         swift_end=SWIFT.literal(codec.format.end_token),
         end_id=codec.end_id,
         begin=len(codec.begin_ids),
         longest=max((len(codec.answer(label)) for label in manifest.labels), default=0),
+        most=None if isinstance(task, Classify) else task.max_tokens,
         example=golden[0],
-        **own,
+        **own(manifest, artifact),
     )
 
 
 def _executorch(manifest: Manifest, artifact: Path) -> dict[str, object]:
-    exported, task = read_exported(artifact), manifest.recipe.task
+    exported = read_exported(artifact)
     foundation, delegate = exported.foundation_sha256, exported.delegation.delegate
     return {
         "delegate": delegate,
@@ -87,7 +106,6 @@ def _executorch(manifest: Manifest, artifact: Path) -> dict[str, object]:
         "program": f"{manifest.artifact}/{PROGRAM}",
         "foundation": None if foundation is None else f"{manifest.artifact}/{FOUNDATION}",
         "foundation_sha256": foundation,
-        "most": None if isinstance(task, Classify) else task.max_tokens,
     }
 
 
@@ -95,8 +113,37 @@ def _coreml(manifest: Manifest, artifact: Path) -> dict[str, object]:
     return {"package": f"{manifest.artifact}/{PACKAGE}", "chunk": read_packaged(artifact).chunk}
 
 
+def _mlc(manifest: Manifest, artifact: Path) -> dict[str, object]:
+    return {"made": read_mlc(artifact), "chat_config": CHAT_CONFIG, "package_config": PACKAGE_CONFIG}
+
+
+_OWN: Mapping[BackendName, Callable[[Manifest, Path], dict[str, object]]] = {
+    "executorch": _executorch,
+    "coreml": _coreml,
+    "mlc": _mlc,
+}
+"""What a backend's template is given besides; a backend that is not here has no guide."""
+
+
 def prompt_expression(form: PromptFormat, language: _Language) -> str:
     """The prompt as a sum of strings and the fields' names."""
+    literal, message = language.literal, _message(form, language)
+    around = [literal(form.prefix) if form.prefix else "", message, literal(form.suffix) if form.suffix else ""]
+    return " + ".join(part for part in around if part)
+
+
+def message_expression(form: PromptFormat, language: _Language) -> str:
+    """What an app hands to MLC's engine as the user's message; `message_of` tells what that is, by an example."""
+    if len(form.fields) == 1:
+        name = form.fields[0]
+        trims = {" a ": "", "a": language.trim, "a ": language.trim_start, " a": language.trim_end}
+        trim = trims.get(message_of(form, {name: " a "}))
+        if trim is not None:
+            return name + trim
+    return _message(form, language)
+
+
+def _message(form: PromptFormat, language: _Language) -> str:
     literal, parts = language.literal, []
     for text, name, _, _ in string.Formatter().parse(form.message):
         parts += [literal(text)] if text else []
@@ -104,5 +151,4 @@ def prompt_expression(form: PromptFormat, language: _Language) -> str:
     message = " + ".join(parts)
     if form.trim:
         message = f"({message}){language.trim}" if len(parts) > 1 else f"{message}{language.trim}"
-    around = [literal(form.prefix) if form.prefix else "", message, literal(form.suffix) if form.suffix else ""]
-    return " + ".join(part for part in around if part)
+    return message

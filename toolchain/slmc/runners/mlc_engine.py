@@ -36,7 +36,7 @@ class MlcEngine:
         self.version: str = self._tvm.__version__
         self._device = self._tvm.cpu()
         self._machine = self._tvm.relax.VirtualMachine(self._tvm.runtime.load_module(str(library)), self._device)
-        self._weights = self._load(folder / made.model_id)
+        self._weights = load_weights(self._tvm, self._machine, folder / made.model_id, "cpu")
         sizes = (1, self.context, self._chunk, _PAGE, 0)
         shapes = [self._tvm.runtime.ShapeTuple([size]) for size in sizes]
         self._cache = self._machine["create_tir_paged_kv_cache"](*shapes)
@@ -75,14 +75,16 @@ class MlcEngine:
     def _state(self, verb: str, *values: Any) -> None:
         self._tvm.get_global_func(f"vm.builtin.kv_state_{verb}")(self._cache, *values)
 
-    def _load(self, folder: Path) -> Any:
-        """The weights that the library asks for, by TVM's own reader of MLC's files."""
-        builtin, device = self._tvm.get_global_func, self._device
-        names = [one["name"] for one in json.loads(self._machine["_metadata"]())["params"]]
-        builtin("vm.builtin.tensor_cache.load")(str(folder), device.dlpack_device_type(), device.index)
-        found = builtin("vm.builtin.param_array_from_cache_by_name")(names)
-        builtin("vm.builtin.tensor_cache.clear")()
-        return found
+
+def load_weights(tvm: Any, machine: Any, folder: Path, device: str) -> Any:
+    """What a library asks for, by TVM's own reader of MLC's files. Raises what TVM does for one that is not there."""
+    names = [one["name"] for one in json.loads(machine["_metadata"]())["params"]]
+    cache, where = "vm.builtin.tensor_cache", tvm.device(device, 0)
+    tvm.get_global_func(f"{cache}.load")(str(folder), where.dlpack_device_type(), where.index)
+    try:
+        return tvm.get_global_func("vm.builtin.param_array_from_cache_by_name")(names)
+    finally:
+        tvm.get_global_func(f"{cache}.clear")()
 
 
 def _tvm(threads: int) -> Any:

@@ -42,7 +42,8 @@ from slmc.recipe import Example
 
 _SECONDS = 1800
 """That a compiler may take for a library; ours takes half a minute for 1B."""
-_SUFFIXES: dict[TargetName, str] = {"metal": ".dylib"}
+_SUFFIXES: dict[TargetName, str] = {"metal": ".dylib", "host": ".so"}
+"""Of libraries that are loaded; those of phones are linked into the app."""
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,9 @@ def message_of(form: PromptFormat, fields: Mapping[str, str]) -> str:
         message = form.message.format_map(fields)
         return message.strip() if form.trim else message
     message = fields[form.fields[0]]
-    if form.trim and whole.startswith(_MESSAGE):
+    if form.trim and whole.strip().startswith(_MESSAGE):
         message = message.lstrip()
-    if form.trim and whole.endswith(_MESSAGE):
+    if form.trim and whole.strip().endswith(_MESSAGE):
         message = message.rstrip()
     return message
 

@@ -1,4 +1,4 @@
-"""The paged key-value cache of TVM's runtime, with TVM's own kernels for attention.
+"""The paged key-value cache of TVM's runtime, with TVM's own kernels for attention, all but one.
 
 TVM's `TIRPagedKVCache` makes the same call, but with six numbers for its sizes, which MLC's runtimes of before August
 2026 refuse (apache/tvm#20121); five are taken by all. Positions turn queries and keys before they come here.
@@ -14,6 +14,7 @@ from tvm import relax
 from tvm.relax.frontend.nn.llm import kv_cache as kernels
 
 from slmc.architecture import Architecture
+from slmc.backends.mlc.library.merge import merge_states
 
 CREATE = "create_tir_paged_kv_cache"
 SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
@@ -47,7 +48,7 @@ def new_cache(
         ragged = k._attention_prefill_ragged(*shape, a.head_dim, dtype, {}, target)
         prefill = k._attention_prefill(*shape, dtype, False, {}, target)
         decode = k._attention_decode(*shape, dtype, False, {}, target)
-        merge = k._merge_state_inplace(a.heads, a.head_dim, dtype, target, "attention_merge")
+        merge = merge_states(a, dtype)
         copy = k._copy_single_page(a.kv_heads, sizes[3], a.head_dim, dtype, target)
         compact = k._compact_kv_copy(a.kv_heads, a.head_dim, dtype, target)
     split = k.llama_rope_with_position_map(_THETA, 1, a.head_dim, a.heads, a.kv_heads, dtype, {}, a.head_dim)

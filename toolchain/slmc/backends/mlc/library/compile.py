@@ -36,7 +36,8 @@ def compile_module(
         module = _finished(module)
     if prefix is not None:
         module = module.with_attr("system_lib_prefix", prefix)
-    return relax.build(module, target, relax_pipeline=None, system_lib=prefix is not None)
+    with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+        return relax.build(module, target, relax_pipeline=None, system_lib=prefix is not None)
 
 
 def _fused(module: tvm.IRModule) -> tvm.IRModule:

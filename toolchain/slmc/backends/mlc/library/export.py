@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 import tarfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import tvm
 
@@ -27,11 +27,15 @@ from slmc.config_json import read_architecture
 
 def export(folder: Path, out: Path, settings: Settings) -> None:
     system = system_of(settings.target)
+
+    def write(path: str, objects: Sequence[str]) -> None:
+        if system.is_static:
+            _write_archive(map(Path, objects), Path(path))
+        else:
+            _link(objects, Path(path), system.triple)
+
     executable = compiled(folder, settings, system.target, f"{settings.name}_" if system.is_static else None)
-    with TemporaryDirectory() as made:
-        archive = Path(made) / "library.tar"
-        executable.export_library(str(archive))
-        _write(archive, out) if system.is_static else _link(archive, out, system.triple)
+    executable.export_library(str(out), fcompile=write)
 
 
 def compiled(
@@ -45,31 +49,28 @@ def compiled(
     return compile_module(module, target, library_metadata(a, every, form, context, chunk), prefix)
 
 
-def _write(archive: Path, out: Path) -> None:
-    """The same objects with no time and no owner: the same inputs give the same bytes."""
-    with tarfile.open(archive) as made, tarfile.open(out, "w") as written:
-        for member in sorted(made.getmembers(), key=lambda member: member.name):
-            plain = tarfile.TarInfo(Path(member.name).name)
-            plain.size, plain.mode = member.size, 0o644
-            written.addfile(plain, made.extractfile(member))
+def _write_archive(objects: Iterable[Path], out: Path) -> None:
+    """Without time and owner: the same objects give the same bytes."""
+    with tarfile.open(out, "w") as archive:
+        for path in objects:
+            member = tarfile.TarInfo(path.name)
+            member.size, member.mode = path.stat().st_size, 0o644
+            with path.open("rb") as file:
+                archive.addfile(member, file)
 
 
-def _link(archive: Path, out: Path, triple: str) -> None:
-    """What it calls is the engine's, which is loaded before it."""
-    with TemporaryDirectory() as folder, zig_tools() as zig:
-        with tarfile.open(archive) as made:
-            made.extractall(folder, filter="data")
-        objects = [str(path) for path in sorted(Path(folder).glob("*.o"))]
-        zig(["cc", *_flags(triple, out), *objects, "-o", str(out)], triple)
+def _link(objects: Sequence[str], out: Path, triple: str) -> None:
+    """What it calls is there before it is loaded: the engine's functions, and libc's."""
+    with zig_tools() as zig:
+        zig([*_linker(triple, out.name), *objects, "-o", str(out)], triple)
 
 
-def _flags(triple: str, out: Path) -> list[str]:
-    machine, _, system = triple.partition("-")
-    if system.startswith("apple"):
-        version = system.removeprefix("apple-macosx")
-        flags = ["-Wl,-undefined,dynamic_lookup", f"-Wl,-install_name,@rpath/{out.name}"]
-        return ["-target", f"aarch64-macos.{version}", "-shared", *flags]
-    return ["-target", f"{machine}-linux-gnu", "-shared", "-Wl,--allow-shlib-undefined", "-Wl,-z,undefs"]
+def _linker(triple: str, name: str) -> list[str]:
+    _, found, version = triple.partition("-apple-macosx")
+    if not found:
+        return ["ld.lld", "-shared"]
+    flags = ["-shared", "-Wl,-undefined,dynamic_lookup", f"-Wl,-install_name,@rpath/{name}"]
+    return ["cc", "-target", f"aarch64-macos.{version}", *flags]
 
 
 def main() -> None:
