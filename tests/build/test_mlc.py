@@ -165,7 +165,7 @@ def test_a_library_of_other_weights_is_found_out(model: QuantizedCheckpoint, fol
 
 def test_memory_is_told(folder: Path) -> None:
     """Of functions whose sizes are bounded: a prefill takes more than a step."""
-    memory = read_description(folder / read_mlc(folder).library)["memory_usage"]
+    memory = read_description(folder / read_mlc(folder).library).memory_usage
     assert memory["prefill"] > memory["decode"] > 0
 
 

@@ -15,7 +15,7 @@ import jinja2
 
 from slmc.backends.executorch.profiles import PROFILES
 from slmc.backends.executorch.tools import TESTED
-from slmc.backends.mlc.conversation import message_of
+from slmc.backends.mlc.conversation import MESSAGE, user_template
 from slmc.bundle.golden import GoldenItem
 from slmc.bundle.manifest import Manifest
 from slmc.models.exported import FOUNDATION, PROGRAM, read_exported
@@ -31,8 +31,6 @@ class _Language:
     """How it writes strings, and takes white space off their ends."""
 
     trim: str
-    trim_start: str
-    trim_end: str
     unicode: str
     """Of a character by its number."""
     escapes: Mapping[str, str]
@@ -56,16 +54,9 @@ class _Language:
             yield ord(char)
 
 
-KOTLIN = _Language(".trim()", ".trimStart()", ".trimEnd()", "\\u{:04x}", {"$": "\\$"})
-PYTHON = _Language(".strip()", ".lstrip()", ".rstrip()", "\\U{:08x}", {})
-_REMOVE = '.replacingOccurrences(of: "{}", with: "", options: .regularExpression)'
-SWIFT = _Language(
-    ".trimmingCharacters(in: .whitespacesAndNewlines)",
-    _REMOVE.format(r"\\A\\p{White_Space}+"),
-    _REMOVE.format(r"\\p{White_Space}+\\z"),
-    "\\u{{{:x}}}",
-    {},
-)
+KOTLIN = _Language(".trim()", "\\u{:04x}", {"$": "\\$"})
+PYTHON = _Language(".strip()", "\\U{:08x}", {})
+SWIFT = _Language(".trimmingCharacters(in: .whitespacesAndNewlines)", "\\u{{{:x}}}", {})
 
 
 def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequence[GoldenItem]) -> str | None:
@@ -133,14 +124,8 @@ def prompt_expression(form: PromptFormat, language: _Language) -> str:
 
 
 def message_expression(form: PromptFormat, language: _Language) -> str:
-    """What an app hands to MLC's engine as the user's message; `message_of` tells what that is, by an example."""
-    if len(form.fields) == 1:
-        name = form.fields[0]
-        trims = {" a ": "", "a": language.trim, "a ": language.trim_start, " a": language.trim_end}
-        trim = trims.get(message_of(form, {name: " a "}))
-        if trim is not None:
-            return name + trim
-    return _message(form, language)
+    """What an app hands to MLC's engine as the user's message, see `message_of`."""
+    return _message(form, language) if user_template(form) == MESSAGE else form.fields[0]
 
 
 def _message(form: PromptFormat, language: _Language) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from slmc.architecture import Architecture, Llama3Scaling
 from slmc.errors import MissingToolError
 
 PROGRAM = "mlc_llm"
-_VERSION = "import mlc_llm; print(mlc_llm.__version__)"
+_ASK = "import mlc_llm; print(mlc_llm.__version__)"
 _SECONDS = 120
 _FAMILIES = ("llama", "qwen2", "qwen3", "phi3")
 
@@ -55,14 +56,25 @@ def refusal(a: Architecture) -> str | None:
 
 def _version(program: Path) -> str:
     """As the Python behind the command tells it; the command itself does not."""
-    with program.open("rb") as file:
-        first = file.readline(512).decode(errors="replace").strip()
-    python = first.removeprefix("#!").strip() if first.startswith("#!") else ""
-    asked = [*python.split(), "-c", _VERSION]
     try:
+        asked = [*_interpreter(program), "-c", _ASK]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
+        return done.stdout.split()[-1]
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
         raise MissingToolError(
-            f"can't tell the version: {error}", where=program, expected="the script that pip installs for mlc_llm"
+            f"can't tell the version: {error}",
+            where=program,
+            expected="the script that pip installs for mlc_llm",
+            todo="set mlc_llm: none in the recipe's target, for slmc's own compiler",
         ) from None
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "unknown"
+
+
+def _interpreter(program: Path) -> list[str]:
+    """What pip's script names in its first line, or behind `exec` in its second where the first is the shell's."""
+    first, second = [*program.read_text(encoding="utf-8").splitlines(), "", ""][:2]
+    words = shlex.split(first.removeprefix("#!")) if first.startswith("#!") else []
+    if words and Path(words[0]).name == "sh":
+        words = shlex.split(second)[1:2]
+    if not words:
+        raise ValueError("no line that names a Python")
+    return words

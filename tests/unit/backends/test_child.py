@@ -89,7 +89,6 @@ def test_who_stops_listening_stops_the_program(tmp_path: Path, monkeypatch: pyte
         os.kill(pid, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="what the program started itself still holds its output")
 def test_a_program_s_own_children_do_not_make_it_longer(lines: Lines) -> None:
     began = time.monotonic()
     with pytest.raises(CompileError, match="took longer"):
@@ -97,6 +96,5 @@ def test_a_program_s_own_children_do_not_make_it_longer(lines: Lines) -> None:
     assert time.monotonic() - began < 1.5
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="json.loads")
 def test_a_compiler_s_line_that_begins_as_json_is_passed_over(lines: Lines) -> None:
     assert lines("""echo '{ braces }'; echo '{"name": "a"}'\n""") == [{"name": "a"}]

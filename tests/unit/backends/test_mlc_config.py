@@ -52,7 +52,9 @@ def test_the_engine_finds_every_key_that_it_demands(tmp_path: Path, family: Fami
         assert None not in holder.values()
     for key in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty"):
         assert type(config[key]) is float
-    assert "tokenizer.json" in config["tokenizer_files"]
+    assert config["tokenizer_files"] == []
+    (tmp_path / "tokenizer.json").touch()
+    assert written(tmp_path, parse(family))["tokenizer_files"] == ["tokenizer.json"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -103,7 +103,6 @@ def test_white_space_of_a_template_and_of_its_field_meet(before: str, after: str
     assert read(one, {"text": text}) == one.prompt({"text": text})[1]
 
 
-@pytest.mark.xfail(strict=True, reason="the template's own white space stays where the field is blank")
 @pytest.mark.parametrize(("message", "text"), [("Say: {text}", " "), ("{text} ?", "")])
 def test_a_blank_field_at_the_edge_of_a_trimmed_template(message: str, text: str) -> None:
     one = codec(message, "<|user|>", "<|end|>", trim=True)

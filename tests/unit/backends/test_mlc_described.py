@@ -27,7 +27,17 @@ TENSORS = [
 PARAMS: list[dict[str, Any]] = [
     {"name": one.name, "shape": list(one.shape), "dtype": one.dtype, "preprocs": []} for one in TENSORS
 ]
-DESCRIBED: dict[str, Any] = {"model_type": "llama", "prefill_chunk_size": 32, "params": PARAMS, "memory": {"a": 1}}
+DESCRIBED: dict[str, Any] = {
+    "model_type": "llama",
+    "prefill_chunk_size": 32,
+    "params": PARAMS,
+    "memory_usage": {"a": 1},
+}
+SEEN = {
+    "prefill_chunk_size": 32,
+    "params": [{key: one[key] for key in ("name", "shape", "dtype")} for one in PARAMS],
+    "memory_usage": {"a": 1},
+}
 ANY_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -57,7 +67,7 @@ def check(library: Path, chunk: int = 32) -> None:
 def test_a_description_is_found_among_any_bytes(tmp_path: Path, before: bytes, after: bytes, end: bytes) -> None:
     library = tmp_path / "model.dylib"
     library.write_bytes(before + json.dumps(DESCRIBED).encode() + end + after)
-    assert read_description(library) == DESCRIBED
+    assert read_description(library).model_dump(mode="json") == SEEN
     check(library)
 
 
@@ -73,7 +83,7 @@ def test_what_else_is_json_is_passed_over(tmp_path: Path) -> None:
     others = [{"model_type": "llama"}, {"params": {"name": "x"}}, {"params": "none"}]
     octets = b'{"params": [\x00' + b"\x00".join(json.dumps(one).encode() for one in [*others, DESCRIBED])
     library.write_bytes(octets)
-    assert read_description(library) == DESCRIBED
+    assert read_description(library).model_dump(mode="json") == SEEN
 
 
 def test_a_vocabulary_by_name_is_the_model_s(tmp_path: Path) -> None:
@@ -129,7 +139,6 @@ def test_bytes_that_are_no_library_are_told(tmp_path: Path, octets: bytes) -> No
         check(library)
 
 
-@pytest.mark.xfail(strict=True, reason="tarfile.ReadError")
 @ANY_FILE
 @given(octets=st.binary(min_size=1), place=st.integers(0, 1023))
 @example(octets=b"\x00", place=512)
@@ -152,7 +161,6 @@ def odd(**changes: object) -> dict[str, object]:
     return PARAMS[0] | changes
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError, TypeError, ValueError, OverflowError")
 @ANY_FILE
 @given(one=st.builds(odd, name=values, shape=values, dtype=values) | values, chunk=values)
 @example(one={}, chunk=None)
@@ -168,7 +176,6 @@ def test_a_description_of_any_form_is_told(tmp_path: Path, one: object, chunk: o
             check(library)
 
 
-@pytest.mark.xfail(strict=True, reason="RecursionError")
 def test_a_text_as_deep_as_a_pit_is_told(tmp_path: Path) -> None:
     library = tmp_path / "model.dylib"
     library.write_bytes(b'{"a": ' + b"[" * 1_000_000)

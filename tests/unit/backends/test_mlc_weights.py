@@ -236,7 +236,7 @@ def test_a_scale_too_large_for_fp16_is_told(tmp_path: Path) -> None:
         told = tensors(reader.architecture, quantized_weights(reader), "q4f16_1")["embedding"]
         codes, scales = told
         assert len(list(blocks(reader, codes))) == 1
-        with pytest.raises(CompileError, match="larger than fp16 holds") as caught:
+        with pytest.raises(CompileError, match="above fp16's 65504") as caught:
             list(blocks(reader, scales))
         assert "activations: float32" in str(caught.value.todo)
         arrays, _ = written(reader, "q4f32_1", tmp_path / "float32")
@@ -246,7 +246,6 @@ def test_a_scale_too_large_for_fp16_is_told(tmp_path: Path) -> None:
     assert (np.abs(arrays["model.embed_tokens.q_scale"]) == 65280).all()
 
 
-@pytest.mark.xfail(strict=True, reason="what is not quantized becomes infinite, with a RuntimeWarning")
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.self_attn.o_proj.weight"])
 def test_a_plain_weight_too_large_for_fp16_is_told(tmp_path: Path, name: str) -> None:
     with quantized(tmp_path, keep=("*o_proj.weight",)) as reader:
@@ -261,7 +260,6 @@ def test_a_plain_weight_too_large_for_fp16_is_told(tmp_path: Path, name: str) ->
             list(blocks(reader, tensor))
 
 
-@pytest.mark.xfail(strict=True, reason="ShardWriter leaves its file open")
 def test_a_failure_leaves_no_file_open(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -299,12 +297,12 @@ def test_only_one_tensor_may_be_larger_than_its_file(
     values = [np.arange(length, dtype=np.uint32) + i for i, length in enumerate(lengths)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "_SHARD_BYTES", 64)
-        writer = ShardWriter(folder)
-        for i, value in enumerate(values):
-            spec = TensorSpec(f"{i}.weight", value.shape, "norm")
-            tensor = Tensor(str(i), value.shape, "uint32", Weight(str(i), (spec,)), "plain")
-            writer.write(tensor, np.array_split(value, min(3, len(value))))
-        assert writer.close(100) == 4 * sum(lengths)
+        with ShardWriter(folder) as writer:
+            for i, value in enumerate(values):
+                spec = TensorSpec(f"{i}.weight", value.shape, "norm")
+                tensor = Tensor(str(i), value.shape, "uint32", Weight(str(i), (spec,)), "plain")
+                writer.write(tensor, np.array_split(value, min(3, len(value))))
+            assert writer.finish(100) == 4 * sum(lengths)
     found = read(folder)
     assert list(found) == [str(i) for i in range(len(values))]
     for i, value in enumerate(values):

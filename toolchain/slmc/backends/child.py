@@ -6,10 +6,12 @@ Compilers are slow to load, write to standard error, and can die of a segmentati
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any
@@ -40,26 +42,54 @@ def lines(module: str, arguments: Sequence[str], *, seconds: float = _SECONDS) -
     command = [sys.executable, "-W", "ignore", "-m", f"slmc.backends.{module}", *arguments]
     with TemporaryFile("w+", errors="replace") as said:
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
         ) as process:
             assert process.stdout is not None
-            late = Timer(seconds, process.kill)
-            late.start()
+            clock = _Clock(process, seconds)
             try:
                 for line in process.stdout:
-                    if line.startswith("{"):  # compilers print there too
-                        yield json.loads(line)
+                    told = _told(line)
+                    if told is not None:
+                        yield told
             finally:
-                if process.poll() is None and sys.exc_info()[0] is not None:
-                    process.kill()
+                if sys.exc_info()[0] is not None:
+                    clock.kill()
                 process.wait()
-                in_time = not late.finished.is_set()
-                late.cancel()
+                clock.stop()
         if process.returncode:
             said.seek(0)
             tail = "\n".join(said.read().strip().splitlines()[-_LAST_LINES:])
-            cause = _cause(process.returncode) if in_time else f"took longer than {seconds:g} s"
+            cause = f"took longer than {seconds:g} s" if clock.is_over else _cause(process.returncode)
             raise CompileError(f"{module} {cause}\n{tail}".rstrip())
+
+
+class _Clock:
+    """Ends a program, and what it started, after some seconds."""
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        self._process, self.is_over = process, False
+        self._timer = Timer(seconds, self._end)
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        self.is_over = True
+        self.kill()
+
+
+def _told(line: str) -> dict[str, Any] | None:
+    """None for what is no line of ours: compilers print there too."""
+    try:
+        found = json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _cause(code: int) -> str:

@@ -9,7 +9,7 @@ from slmc.checkpoint.dtypes import Float32
 
 
 def narrow_scales(scales: Float32) -> NDArray[np.float16]:
-    """Only those below 2^-14 change, by 2^-25 at most; none becomes 0, and those above 65504 infinite."""
+    """Only those below 2^-14 change, by 2^-25 at most, and none becomes 0; those above 65504 become infinite."""
     with np.errstate(over="ignore"):
         narrow: NDArray[np.float16] = np.maximum(scales.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
     return narrow

@@ -84,8 +84,8 @@ def compile_model(model: QuantizedCheckpoint, out: Path, advance: Advance, order
     with QuantizedReader(model.folder) as reader:
         written = write_weights(reader, form, out / model_id, advance)
     chunk = min(order.chunk, order.context)
-    write_chat_config(model.architecture, form, order.context, chunk, template, out / model_id)
     _write_tokenizer(order.codec, model.folder, out / model_id)
+    write_chat_config(model.architecture, form, order.context, chunk, template, out / model_id)
     _write_architecture(model.folder, out)
     settings = Settings(
         target=order.target, form=form, context=order.context, chunk=chunk, model_id=model_id, name=model_lib

@@ -17,6 +17,7 @@ from slmc.backends.mlc.library.metadata import MAX_BATCH
 from slmc.backends.mlc.tensors import Format
 from slmc.models.mlc import CHAT_CONFIG
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _VERSION = "0.1.0"
 """Of the file's format, as MLC calls it."""
 
@@ -24,6 +25,7 @@ _VERSION = "0.1.0"
 def write_chat_config(
     a: Architecture, form: Format, context: int, chunk: int, template: Mapping[str, Any], folder: Path
 ) -> None:
+    """Into the folder that has the tokenizer."""
     sizes = {
         "context_window_size": context,
         "sliding_window_size": -1,
@@ -45,7 +47,7 @@ def write_chat_config(
         "frequency_penalty": 0.0,
         "repetition_penalty": 1.0,
         "top_p": 1.0,
-        "tokenizer_files": ["tokenizer.json", "tokenizer_config.json"],
+        "tokenizer_files": [name for name in TOKENIZER_FILES if (folder / name).is_file()],
         "conv_template": template,
     }
     (folder / CHAT_CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -14,7 +14,8 @@ from slmc.errors import CompileError
 from slmc.prompt import Codec, PromptFormat
 from slmc.recipe import Example
 
-_MESSAGE = "{user_message}"
+MESSAGE = "{user_message}"
+"""In the user's template."""
 
 
 def conversation(codec: Codec) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def conversation(codec: Codec) -> dict[str, Any]:
         "system_prefix_token_ids": codec.begin_ids,
         "add_role_after_system_message": True,
         "roles": {"user": form.prefix, "assistant": "", "tool": ""},
-        "role_templates": {"user": _user_template(form), "assistant": "{assistant_message}", "tool": "{tool_message}"},
+        "role_templates": {"user": user_template(form), "assistant": "{assistant_message}", "tool": "{tool_message}"},
         "messages": [],
         "seps": [""],
         "role_content_sep": "",
@@ -44,20 +45,11 @@ def conversation(codec: Codec) -> dict[str, Any]:
 
 
 def message_of(form: PromptFormat, fields: Mapping[str, str]) -> str:
-    """What an app hands to the engine for an item: its one field, or the message made of several.
-
-    White space that the prompt takes off is off, as the engine does not.
-    """
-    whole = _whole_field(form)
-    if whole is None:
-        message = form.message.format_map(fields)
-        return message.strip() if form.trim else message
-    message = fields[form.fields[0]]
-    if form.trim and whole.strip().startswith(_MESSAGE):
-        message = message.lstrip()
-    if form.trim and whole.strip().endswith(_MESSAGE):
-        message = message.rstrip()
-    return message
+    """What an app hands to the engine for an item: its one field, or the message made of all."""
+    if user_template(form) != MESSAGE:
+        return fields[form.fields[0]]
+    message = form.message.format_map(fields)
+    return message.strip() if form.trim else message
 
 
 def check_conversation(codec: Codec, template: Mapping[str, Any], examples: Iterable[Example], where: Path) -> None:
@@ -78,21 +70,16 @@ def engine_ids(codec: Codec, template: Mapping[str, Any], message: str) -> list[
     """As the engine reads one user message and the start of an answer."""
     roles = template["roles"]
     user = roles["user"] + template["role_content_sep"]
-    content = template["role_templates"]["user"].replace(_MESSAGE, message, 1)
+    content = template["role_templates"]["user"].replace(MESSAGE, message, 1)
     text = user + content + template["seps"][0] + roles["assistant"] + template["role_empty_sep"]
     return [*template["system_prefix_token_ids"], *codec.encode_bare(text)]
 
 
-def _user_template(form: PromptFormat) -> str:
-    written = _whole_field(form)
-    if written is None:
-        return _MESSAGE
-    return written.strip() if form.trim else written
+def user_template(form: PromptFormat) -> str:
+    """What stands around the prompt's only field; with several, or where white space is taken off, the message alone.
 
-
-def _whole_field(form: PromptFormat) -> str | None:
-    """The recipe's template around a single field; None where there are several, or one that stands twice."""
-    if len(form.fields) != 1:
-        return None
-    written = form.message.format_map({form.fields[0]: _MESSAGE})
-    return written if written.count(_MESSAGE) == 1 else None
+    The engine takes no white space off.
+    """
+    written = form.message.format_map(dict.fromkeys(form.fields, MESSAGE))
+    single = len(form.fields) == 1 and written.count(MESSAGE) == 1
+    return written if single and not form.trim else MESSAGE

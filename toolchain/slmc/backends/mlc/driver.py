@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -24,27 +26,39 @@ def compile_library(tool: MlcLlm, model: Path, target: TargetName, name: str, li
     if target != "metal":
         command += ["--system-lib-prefix", f"{name}_"]
     command += ["--output", str(library)]
+    code, said = _run(command, seconds, tool.program)
+    problem = _PROBLEM.search(said)
+    if code or problem or not library.is_file():
+        told = problem.group().strip() if problem else f"ended with exit code {code}, and no library"
+        tail = "\n".join(said.strip().splitlines()[-_LAST_LINES:])
+        raise CompileError(
+            f"mlc_llm compile: {told}\n{tail}".rstrip(),
+            where=tool.program,
+            todo="set mlc_llm: none in the recipe's target, for slmc's own compiler",
+        )
+
+
+def _run(command: list[str], seconds: float, program: Path) -> tuple[int, str]:
+    """Exit code, and what was said. Where it takes too long, what it started is ended with it."""
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=seconds,
-            check=False,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        raise CompileError(f"mlc_llm compile took longer than {seconds:g} s", where=tool.program) from None
     except OSError as error:
-        raise CompileError(f"mlc_llm can't be started: {error}", where=tool.program) from None
-    problem = _PROBLEM.search(done.stdout)
-    if done.returncode or problem or not library.is_file():
-        told = problem.group().strip() if problem else f"ended with exit code {done.returncode}, and no library"
-        tail = "\n".join(done.stdout.strip().splitlines()[-_LAST_LINES:])
-        raise CompileError(
-            f"mlc_llm compile: {told}\n{tail}".rstrip(),
-            where=tool.program,
-            todo="set mlc_llm: none in the recipe's target, for slmc's own compiler",
-        )
+        raise CompileError(f"mlc_llm can't be started: {error}", where=program) from None
+    with process:
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise CompileError(f"mlc_llm compile took longer than {seconds:g} s", where=program) from None
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, said

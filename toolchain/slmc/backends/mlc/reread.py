@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from slmc.architecture import TensorSpec
 from slmc.backends.child import tell
-from slmc.backends.mlc.tensors import GROUP, Format, Tensor, quantized_weights, tensors
+from slmc.backends.mlc.tensors import GROUP, Format, Tensor, plain, quantized_weights, tensors
 from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.reader import row_blocks
-from slmc.models.projections import stored_vector
 from slmc.quant.fp16 import narrow_scales
 from slmc.quant.reader import QuantizedReader
 
@@ -65,8 +64,7 @@ def _same_rows(
         return np.array_equal(_codes(part), reader.codes(source.name, start, stop))
     if tensor.kind == "scales":
         return _same_scales(part, reader.scales(source.name, start, stop), reader.group_size)
-    wanted = reader.plain(source.name) if len(source.shape) == 2 else stored_vector(reader, source)
-    return np.array_equal(part, wanted[start:stop].astype(tensor.dtype))
+    return np.array_equal(part, plain(reader, source)[start:stop].astype(tensor.dtype))
 
 
 def _codes(words: NDArray[np.uint32]) -> NDArray[np.int8]:

@@ -13,7 +13,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 from slmc.backends.mlc.tensors import CODES, Array, Tensor
 from slmc.models.mlc import WEIGHTS
@@ -23,13 +24,22 @@ _SHARD_BYTES = 32 * 1024 * 1024
 
 
 class ShardWriter:
-    """Writes tensors one after another, and the index when it is closed."""
+    """Writes tensors one after another, and the index when it is finished. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shards: list[dict[str, Any]] = []
         self._file: BinaryIO | None = None
         self._digest = hashlib.md5(usedforsecurity=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def write(self, tensor: Tensor, blocks: Iterable[Array]) -> None:
         """`blocks` are the tensor's rows in order."""
@@ -44,9 +54,9 @@ class ShardWriter:
         entry = {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype, "format": "raw"}
         shard["records"].append({**entry, "nbytes": written, "byteOffset": start})
 
-    def close(self, parameters: int) -> int:
+    def finish(self, parameters: int) -> int:
         """Write the index; `parameters` is how many weights the model has. Returns the bytes of all tensors."""
-        self._finish()
+        self._end_shard()
         total: int = sum(shard["nbytes"] for shard in self._shards)
         names = sum(len(shard["records"]) for shard in self._shards)
         metadata = {"ParamSize": names, "ParamBytes": float(total), "BitsPerParam": total * 8 / parameters}
@@ -56,14 +66,14 @@ class ShardWriter:
 
     def _place(self, size: int) -> tuple[dict[str, Any], BinaryIO]:
         if self._file is None or self._file.tell() + size > _SHARD_BYTES:
-            self._finish()
+            self._end_shard()
             name = f"params_shard_{len(self._shards)}.bin"
             self._shards.append({"dataPath": name, "format": "raw-shard", "records": []})
             self._file = (self._folder / name).open("xb")
             self._digest = hashlib.md5(usedforsecurity=False)
         return self._shards[-1], self._file
 
-    def _finish(self) -> None:
+    def _end_shard(self) -> None:
         if self._file is not None:
             self._shards[-1] |= {"nbytes": self._file.tell(), "md5sum": self._digest.hexdigest()}
             self._file.close()

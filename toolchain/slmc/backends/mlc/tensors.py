@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from slmc.architecture import MATRICES, Architecture, TensorSpec
 from slmc.backends.mlc.names import Weight, weights
+from slmc.checkpoint.dtypes import Float32
 from slmc.checkpoint.reader import row_blocks
 from slmc.errors import CompileError
 from slmc.models.projections import stored_vector
@@ -81,30 +82,32 @@ def quantized_weights(reader: QuantizedReader) -> frozenset[str]:
 
 
 def blocks(reader: QuantizedReader, tensor: Tensor) -> Iterator[Array]:
-    """The tensor's rows, as many at a time as fit a small memory."""
+    """The tensor's rows, as many at a time as fit a small memory. Raises CompileError for what its type can't hold."""
     for source in tensor.weight.sources:
         if tensor.kind == "plain":
-            yield _plain(reader, source).astype(tensor.dtype)
+            with np.errstate(over="ignore"):
+                yield _held(plain(reader, source).astype(tensor.dtype), reader, source.name)
             continue
         for start, stop in row_blocks(source.shape):
             if tensor.kind == "codes":
                 yield pack((-1 - reader.codes(source.name, start, stop)).astype(np.int8), 4).view(np.uint32)
             else:
-                yield stored_scales(reader, reader.scales(source.name, start, stop), tensor.dtype)
+                scales = reader.scales(source.name, start, stop)
+                stored = scales if tensor.dtype == "float32" else narrow_scales(scales)
+                _held(stored, reader, source.name)
+                yield np.negative(stored).repeat(reader.group_size // GROUP, axis=1)
 
 
-def _plain(reader: QuantizedReader, source: TensorSpec) -> NDArray[np.float32]:
+def plain(reader: QuantizedReader, source: TensorSpec) -> Float32:
+    """What is kept, a norm or a bias, as MLC has it."""
     return reader.plain(source.name) if source.role in MATRICES else stored_vector(reader, source)
 
 
-def stored_scales(reader: QuantizedReader, scales: NDArray[np.float32], dtype: str) -> Array:
-    """Negated, one for each 32 columns. Raises CompileError for one that the type does not hold."""
-    narrow: NDArray[np.floating] = scales if dtype == "float32" else narrow_scales(scales)
-    if not np.isfinite(narrow.astype(np.float32)).all():
+def _held(values: NDArray[np.floating], reader: QuantizedReader, name: str) -> NDArray[np.floating]:
+    if not np.isfinite(values).all():
         raise CompileError(
-            "a scale is larger than fp16 holds",
+            f"{name} has values or scales above fp16's 65504",
             where=reader.folder,
-            todo="set activations: float32 in the recipe's target, or keep the tensor",
+            todo="set activations: float32 for the target, or take another backend",
         )
-    repeated: Array = np.negative(narrow).repeat(reader.group_size // GROUP, axis=1)
-    return repeated
+    return values

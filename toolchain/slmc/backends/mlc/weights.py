@@ -28,16 +28,16 @@ class Written:
 
 def write_weights(reader: QuantizedReader, form: Format, folder: Path, advance: Advance) -> Written:
     """Write shards and their index; `advance` counts weights. Raises CompileError for scales that fp16 can't hold."""
-    a, writer = reader.architecture, ShardWriter(folder)
+    a, rounded = reader.architecture, 0
     listed = [one for parts in tensors(a, quantized_weights(reader), form).values() for one in parts]
-    rounded = 0
-    for tensor in listed:
-        writer.write(tensor, blocks(reader, tensor))
-        if tensor.kind == "scales":
-            rounded += _rounded(reader, tensor)
-        else:
-            advance(sum(source.size for source in tensor.weight.sources))
-    return Written(tuple(listed), writer.close(a.weights), rounded)
+    with ShardWriter(folder) as writer:
+        for tensor in listed:
+            writer.write(tensor, blocks(reader, tensor))
+            if tensor.kind == "scales":
+                rounded += _rounded(reader, tensor)
+            else:
+                advance(sum(source.size for source in tensor.weight.sources))
+        return Written(tuple(listed), writer.finish(a.weights), rounded)
 
 
 def _rounded(reader: QuantizedReader, tensor: Tensor) -> int:
