@@ -63,6 +63,12 @@ def source(library: Path) -> str:
     return blob[start : start + struct.unpack("<Q", blob[start - 8 : start])[0]].decode()
 
 
+def definitions(library: Path, prefix: str = "") -> list[str]:
+    """Of each kernel, in order of name, without a prefix."""
+    text = source(library).replace(prefix, "")
+    return sorted(re.findall(r"^__kernel void \w+\([^;{]*\) \{\n.*?^\}\n", text, re.DOTALL | re.MULTILINE))
+
+
 def _blob(library: Path) -> bytes:
     with tarfile.open(library) as archive:
         found = archive.extractfile(next(name for name in archive.getnames() if name.endswith("devc.o")))

@@ -344,6 +344,18 @@ def mlc_llm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return command
 
 
+def test_mlc_holds_a_scale_for_each_32_weights_in_its_activations_type(recipe_folder: Path) -> None:
+    """Whatever the scheme's groups are; the cache too."""
+    edit(recipe_folder, "context: 64", "quantization: {scheme: int4-g128}\ntargets: {ios: {activations: float32}}")
+    native = plan(recipe_folder, "android", Options(backend="tvm")).forecast
+    half = plan(recipe_folder, "android", Options(backend="mlc")).forecast
+    full = plan(recipe_folder, "ios", Options(backend="mlc")).forecast
+    assert (half.kv_cache, full.kv_cache) == (native.kv_cache, 2 * native.kv_cache)
+    assert native.weights < half.weights < full.weights
+    sizes = [one.weights for one in (native, half, full)]
+    assert (sizes[2] - sizes[1]) / (sizes[1] - sizes[0]) == pytest.approx((5 - 4.5) / (4.5 - 4.125), rel=0.01)
+
+
 def test_mlc_llm_compiles_where_it_is_there(recipe_folder: Path, mlc_llm: Path) -> None:
     found = plan(recipe_folder, "ios", MLC)
     assert found.mlc_llm == Choice(MlcLlm(mlc_llm, "0.20"), "default")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slmc.architecture import MATRICES, Architecture, TensorSpec
 from slmc.errors import RecipeError
-from slmc.names import BackendName, Bits, Scheme
+from slmc.names import Activations, BackendName, Bits, Scheme
 from slmc.recipe import Quantization
 
 _MEGABYTE = 10**6
@@ -36,18 +36,22 @@ def foretell(
     quantization: Quantization,
     context: int,
     backend: BackendName,
+    activations: Activations = "int8",
 ) -> Forecast:
     """Weights, KV cache (fp16; fp32 in ExecuTorch) and a full prefill's activations (fp32, one layer alive).
 
-    XNNPACK packs the matrices of its products anew, and a tied embedding stays beside the head.
+    XNNPACK packs the matrices of its products anew, and a tied embedding stays beside the head. MLC has a scale for
+    each 32 weights, and scales and cache in the type of its activations.
 
     `bits` names tensors whose codes have others than the scheme's. Raises RecipeError for a limit
     that these alone exceed.
     """
     a, stored = architecture, _stored(architecture, scheme, bits, quantization)
     mean = _limit(stored, quantization) or stored.least
-    executorch = backend == "executorch"
-    kv_cache = 2 * a.layers * a.kv_heads * a.head_dim * context * (4 if executorch else 2)
+    executorch, wide = backend == "executorch", backend == "mlc" and activations == "float32"
+    if backend == "mlc":
+        mean = 4 + (32 if wide else 16) / 32
+    kv_cache = 2 * a.layers * a.kv_heads * a.head_dim * context * (4 if executorch or wide else 2)
     qkv = (a.heads + 2 * a.kv_heads) * a.head_dim
     widest = max(qkv + a.heads * a.head_dim, 2 * a.intermediate_size) + 2 * a.hidden_size
     copies = round(a.vocab_size * a.hidden_size * scheme.bits_per_weight / 8) if executorch and a.tied else 0

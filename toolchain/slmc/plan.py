@@ -91,8 +91,15 @@ class Plan:
 
     @cached_property
     def forecast(self) -> Forecast:
-        scheme = SCHEMES[self.scheme.value]
-        return foretell(self.architecture, scheme, self.bits, self.quantization, self.context.value, self.backend.value)
+        return foretell(
+            self.architecture,
+            SCHEMES[self.scheme.value],
+            self.bits,
+            self.quantization,
+            self.context.value,
+            self.backend.value,
+            self.activations.value,
+        )
 
     @cached_property
     def quantize(self) -> Stage:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from slmc import backends
 from slmc.bundle.verify import verify
-from slmc.cli.common import as_json, bundle_argument
+from slmc.cli.common import as_json, bundle_argument, open_store
 from slmc.console import out
+from slmc.errors import InputError
 from slmc.prompt import Codec
 from slmc.rungs import TIMEOUT_S, bundle_command
 from slmc.runners.files import read_result
@@ -26,11 +28,14 @@ from slmc.validate.table import print_speed
 def command(bundle: Path, rounds: int, threads: int | None, as_json: bool) -> None:
     """Measure BUNDLE: prefill of 128 and 512 tokens, 64 tokens written; medians and spread."""
     manifest = verify(bundle)
+    here = backends.here(open_store(None), manifest.backend, bundle / manifest.artifact)
+    if here is None:
+        raise InputError(f"this machine can't run a bundle of delegate {manifest.delegate}", where=bundle)
     codec = Codec.open(bundle / manifest.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder, "workload.jsonl"), Path(folder, "result.jsonl")
         workload = bench_workload(codec.vocab_size, manifest.context, codec.end_id, asked, rounds=rounds)
-        run(bundle_command(bundle, manifest, threads), asked, answered, timeout_s=TIMEOUT_S)
+        run([*bundle_command(bundle, manifest, threads), *here], asked, answered, timeout_s=TIMEOUT_S)
         speed = summarize(read_result(answered, workload))
     if as_json:
         click.echo(speed.model_dump_json(indent=1))
