@@ -23,6 +23,7 @@ from slmc.models.mlc import WEIGHTS, read_mlc, weights_digest, write_mlc
 from slmc.names import Activations
 from slmc.quant.reader import QuantizedReader
 
+from ..unit.families_page import read_table
 from .family_case import READ, Case, Logits, ids, logits, quantized, quantized_again
 from .in_process import programs
 from .mlc_model import CHUNK, compiled, engine, order
@@ -59,6 +60,10 @@ def check(found: Logits, wanted: Logits, share: float = 1e-5) -> None:
     """In units of the range of the logits; fp16 has a thousandth."""
     span = wanted.max() - wanted.min()
     assert np.abs(found - wanted).max() < share * span
+
+
+def test_the_page_says_which_families_there_are() -> None:
+    assert all(row["mlc"] == "yes" for row in read_table())
 
 
 @of_every_family

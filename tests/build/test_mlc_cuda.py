@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +22,8 @@ from slmc.runners import mlc_engine
 
 from .family_case import Case, quantized
 from .in_process import programs
+from .mlc_library import Cache, Library, check, settings
 from .mlc_model import compiled, order
-from .test_mlc_gpu import Array, Cache, Library, check, settings
 from .variants import VARIANTS
 
 tvm = pytest.importorskip("tvm")
@@ -58,11 +57,6 @@ Path(out).write_text(found.inspect_source("cuda"))
 """What TVM has for tensor cores takes two minutes to load among all of the tests' modules, and half a minute here."""
 
 
-class OnCuda(Library):
-    def tensor(self, values: Array) -> Any:
-        return tvm.runtime.tensor(np.ascontiguousarray(values), tvm.cuda(0))
-
-
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """TVM asks NVRTC for machine code, by the package cuda-bindings; nvcc does as well."""
@@ -85,7 +79,7 @@ def test_kernels_give_transformers_logits(case: Case, activations: Activations, 
     target = tvm.target.Target(tvm.target.Target.from_device("cuda"), host={"kind": "llvm"})
     machine = tvm.relax.VirtualMachine(in_memory(tmp_path, settings(tmp_path), target), tvm.cuda(0))
     weights = mlc_engine.load_weights(tvm, machine, tmp_path / read_mlc(tmp_path).model_id, "cuda")
-    cache = Cache(OnCuda(tmp_path, machine, weights))
+    cache = Cache(Library(tmp_path, machine, weights, "cuda"))
     found = [cache.every(case.tokens[:100]), *(cache.step(token)[None] for token in case.tokens[100:120])]
     assert made.quantization == {"float32": "q4f32_1", "float16": "q4f16_1"}[activations]
     check(np.concatenate(found), case.logits[:120], SHARES[activations])

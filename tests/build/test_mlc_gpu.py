@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from slmc.backends.mlc.library.settings import Settings
 from slmc.models.mlc import read_mlc
-from slmc.runners import mlc_engine
+from slmc.runners.mlc_engine import load_weights
 
 from . import opencl
-from .family_case import Case, Logits, ids
+from .family_case import Case, ids
 from .in_process import programs
-from .mlc_model import CHUNK, compiled, order
-from .variants import CONTEXT, VOCABULARY
+from .mlc_library import Cache, Library, check, settings
+from .mlc_model import compiled, order
+from .variants import VOCABULARY
 
 tvm = pytest.importorskip("tvm")
 torch = pytest.importorskip("torch")
@@ -33,76 +31,12 @@ SOME = [
 """Of each family whose kernels differ from another's."""
 some = pytest.mark.parametrize("case", SOME, indirect=True, scope="module")
 one = pytest.mark.parametrize("case", SOME[2:3], indirect=True, scope="module")
-Array = npt.NDArray[Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _here() -> Iterator[None]:
     with programs():
         yield
-
-
-class Library(NamedTuple):
-    folder: Path
-    machine: Any
-    """TVM's, over OpenCL."""
-    weights: Any
-
-    def call(self, function: str, *inputs: Any) -> Any:
-        """By name, as MLC's engine looks it up."""
-        found = self.machine.module.get_function(function, True)
-        return found(*(self.tensor(x) if isinstance(x, np.ndarray) else x for x in inputs))
-
-    def tensor(self, values: Array) -> Any:
-        return tvm.runtime.tensor(np.ascontiguousarray(values), tvm.device("opencl", 0))
-
-    def embedded(self, tokens: Sequence[int]) -> Array:
-        found: Array = self.call("embed", np.array(tokens, np.int32), self.weights).numpy()
-        return found
-
-
-class Cache:
-    """With so many sequences."""
-
-    def __init__(self, library: Library, sequences: int = 1) -> None:
-        sizes = (sequences, CONTEXT, 128, 16, 0)
-        shapes = [tvm.runtime.ShapeTuple([size]) for size in sizes]
-        self._library, self._cache = library, library.machine["create_tir_paged_kv_cache"](*shapes)
-        for sequence in range(sequences):
-            self._do("add_sequence", sequence)
-
-    def _do(self, verb: str, *values: Any) -> None:
-        tvm.get_global_func(f"vm.builtin.kv_state_{verb}")(self._cache, *values)
-
-    def forward(self, function: str, sequences: Sequence[int], lengths: Sequence[int], *inputs: Any) -> Logits:
-        """Logits, whatever their shape."""
-        shape = tvm.runtime.ShapeTuple
-        self._do("begin_forward", shape(sequences), shape(lengths))
-        found: Logits = self._library.call(function, *inputs, self._cache, self._library.weights)[0].numpy()
-        self._do("end_forward")
-        return found
-
-    def every(self, tokens: Sequence[int]) -> Logits:
-        """After each token, read in chunks."""
-        parts = [tokens[start : start + CHUNK] for start in range(0, len(tokens), CHUNK)]
-        embedded = [self._library.embedded(part)[None] for part in parts]
-        read = zip(parts, embedded, strict=True)
-        return np.concatenate([self.forward("batch_verify", [0], [len(part)], x)[0] for part, x in read])
-
-    def step(self, token: int) -> Logits:
-        return self.forward("decode", [0], [1], self._library.embedded([token])[None])[0, 0]
-
-
-def settings(folder: Path) -> Settings:
-    made = read_mlc(folder)
-    return Settings(
-        target="android",
-        form=made.quantization,
-        context=made.context,
-        chunk=made.chunk,
-        model_id=made.model_id,
-        name=made.model_lib,
-    )
 
 
 def on_opencl(folder: Path, half: bool = False) -> Library:
@@ -115,7 +49,8 @@ def on_opencl(folder: Path, half: bool = False) -> Library:
     executable.export_library(str(archive))
     opencl.Machine(executable, archive, platform)
     machine = tvm.relax.VirtualMachine(executable, tvm.device("opencl", 0))
-    return Library(folder, machine, mlc_engine.load_weights(tvm, machine, folder / read_mlc(folder).model_id, "opencl"))
+    weights = load_weights(tvm, machine, folder / read_mlc(folder).model_id, "opencl")
+    return Library(folder, machine, weights, "opencl")
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +58,6 @@ def library(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Library:
     folder = tmp_path_factory.mktemp("opencl")
     compiled(case.model, folder, order("android"))
     return on_opencl(folder)
-
-
-def check(found: Logits, wanted: Logits, share: float = 1e-5) -> None:
-    assert np.abs(found - wanted).max() < share * np.ptp(wanted)
 
 
 @some

@@ -83,7 +83,7 @@ def test_what_tells_no_version_is_no_mlc_llm(installed: Path, content: str) -> N
 
 
 def refused(family: Family, **change: object) -> str | None:
-    return refusal(parse_architecture(changed(family, change), Path("config.json")))
+    return refusal(parse_architecture(changed(family, change), Path("config.json")), keeps=False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -115,3 +115,9 @@ def test_heads_of_another_size_are_qwen3_s_alone() -> None:
         assert refused(family, head_dim=16, **change) is None
         assert "heads of hidden_size" in str(refused(family, head_dim=32, **change))
     assert refused("qwen3", head_dim=32) is None
+
+
+def test_a_model_that_keeps_matrices_is_not_for_it() -> None:
+    architecture = parse_architecture(changed("llama", {}), Path("config.json"))
+    assert refusal(architecture, keeps=False) is None
+    assert refusal(architecture, keeps=True) == "MLC-LLM quantizes every matrix"

@@ -39,13 +39,17 @@ def on_path() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-def refusal(a: Architecture) -> str | None:
+def refusal(a: Architecture, *, keeps: bool) -> str | None:
     """Why MLC-LLM's library would answer otherwise than the checkpoint; None where it would not.
+
+    `keeps` tells that some matrices are not quantized.
 
     From `python/mlc_llm/model/` of mlc-ai/mlc-llm: what a family's code there does not read.
     """
     if a.family not in _FAMILIES:
         return f"MLC-LLM has no {a.family}" if a.family == "smollm3" else "MLC-LLM turns local layers as global ones"
+    if keeps:
+        return "MLC-LLM quantizes every matrix"
     scaling = a.ropes[0].scaling
     if scaling is not None and not (a.family == "llama" and isinstance(scaling, Llama3Scaling)):
         return f"MLC-LLM's {a.family} does not scale its rope that way"

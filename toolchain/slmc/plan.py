@@ -410,7 +410,7 @@ def _mlc_llm(
     named = overrides.mlc_llm
     if backend != "mlc" or named == "none":
         return Choice(None, "default" if named is None else "recipe")
-    refused = refusal(architecture)
+    refused = refusal(architecture, keeps=bool(recipe.recipe.quantization.keep))
     if named is None:
         return Choice(find_mlc_llm(PROGRAM) if refused is None and on_path() else None, "default")
     if refused is not None:

@@ -162,7 +162,6 @@ def test_every_family_s_weights_are_whole(tmp_path: Path, family: Family) -> Non
     with quantized(tmp_path, family, scales=wide, tie_word_embeddings=False) as reader:
         arrays, found = written(reader, "q4f32_1", tmp_path / "out")
         assert [tensor.name for tensor in found.tensors] == list(arrays)
-        assert found.bytes == sum(array.nbytes for array in arrays.values())
         assert stored_codes(tmp_path / "out") == quantized_weights(reader) == {one.name for one in matrices(reader)}
         for weight in matrices(reader):
             np.testing.assert_array_equal(dequantized(arrays, weight.name), wanted(reader, weight, "q4f32_1"))
@@ -302,7 +301,7 @@ def test_only_one_tensor_may_be_larger_than_its_file(
                 spec = TensorSpec(f"{i}.weight", value.shape, "norm")
                 tensor = Tensor(str(i), value.shape, "uint32", Weight(str(i), (spec,)), "plain")
                 writer.write(tensor, np.array_split(value, min(3, len(value))))
-            assert writer.finish(100) == 4 * sum(lengths)
+            writer.finish(100)
     found = read(folder)
     assert list(found) == [str(i) for i in range(len(values))]
     for i, value in enumerate(values):

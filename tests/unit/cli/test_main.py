@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from slmc import errors
+from slmc.cli import doctor
 from slmc.cli.main import VERBS, cli
 
 
@@ -65,6 +66,17 @@ def test_targets_doctor_and_schema_speak_json() -> None:
     findings = json.loads(slmc("doctor", "--json").stdout)["findings"]
     assert {finding["state"] for finding in findings} <= {"ready", "missing"}
     assert json.loads(slmc("schema", "recipe").stdout)["title"] == "Recipe"
+
+
+def test_doctor_names_a_pair_of_tvm_s_packages_that_was_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every target that needs them."""
+    found = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.15.post2", "ziglang": "0.15.2"}
+    monkeypatch.setattr(doctor, "tool_versions", lambda packages: {name: found.get(name, "1") for name in packages})
+    bad = {finding.what: finding for finding in doctor.examine() if finding.state == "missing"}
+    assert {"host with tvm", "ios with mlc", "android with mlc", "metal with mlc"} <= bad.keys()
+    for finding in bad.values():
+        assert "a pair that was not tested together" in finding.detail
+        assert finding.todo == "pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post0"
 
 
 def test_inspecting_something_else_is_told(tmp_path: Path) -> None:

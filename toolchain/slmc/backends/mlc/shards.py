@@ -54,15 +54,14 @@ class ShardWriter:
         entry = {"name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype, "format": "raw"}
         shard["records"].append({**entry, "nbytes": written, "byteOffset": start})
 
-    def finish(self, parameters: int) -> int:
-        """Write the index; `parameters` is how many weights the model has. Returns the bytes of all tensors."""
+    def finish(self, parameters: int) -> None:
+        """Write the index; `parameters` is how many weights the model has."""
         self._end_shard()
-        total: int = sum(shard["nbytes"] for shard in self._shards)
+        total = sum(shard["nbytes"] for shard in self._shards)
         names = sum(len(shard["records"]) for shard in self._shards)
         metadata = {"ParamSize": names, "ParamBytes": float(total), "BitsPerParam": total * 8 / parameters}
         text = json.dumps({"metadata": metadata, "records": self._shards}, indent=2)
         (self._folder / WEIGHTS).write_text(text + "\n", encoding="ascii")
-        return total
 
     def _place(self, size: int) -> tuple[dict[str, Any], BinaryIO]:
         if self._file is None or self._file.tell() + size > _SHARD_BYTES:

@@ -21,7 +21,6 @@ from slmc.quant.reader import QuantizedReader
 class Written:
     tensors: tuple[Tensor, ...]
     """In the order of the decoder's parameters."""
-    bytes: int
     rounded_scales: int
     """That the files hold with fewer bits."""
 
@@ -37,7 +36,8 @@ def write_weights(reader: QuantizedReader, form: Format, folder: Path, advance: 
                 rounded += _rounded(reader, tensor)
             else:
                 advance(sum(source.size for source in tensor.weight.sources))
-        return Written(tuple(listed), writer.finish(a.weights), rounded)
+        writer.finish(a.weights)
+    return Written(tuple(listed), rounded)
 
 
 def _rounded(reader: QuantizedReader, tensor: Tensor) -> int:
