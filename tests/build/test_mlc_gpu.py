@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from slmc.backends.mlc.library.limits import shared_memory
+from slmc.errors import CompileError
 from slmc.models.mlc import read_mlc
 from slmc.runners.mlc_engine import load_weights
 
 from . import opencl
-from .family_case import Case, ids
+from .family_case import Case, ids, quantized
 from .in_process import programs
 from .mlc_library import Cache, Library, check, settings
 from .mlc_model import compiled, order
-from .variants import VOCABULARY
+from .variants import VARIANTS, VOCABULARY
 
 tvm = pytest.importorskip("tvm")
 torch = pytest.importorskip("torch")
@@ -174,3 +177,16 @@ def test_half_precision(case: Case, tmp_path: Path) -> None:
     cache = Cache(on_opencl(tmp_path, half=True))
     found = np.concatenate([cache.every(case.tokens[:50]), *(cache.step(t)[None] for t in case.tokens[50:60])])
     check(found, case.logits[:60], 2e-3)
+
+
+def test_a_kernel_that_no_phone_starts_is_refused(tmp_path: Path) -> None:
+    """Attention with heads of 256 in float32; in half precision it fits."""
+    model = quantized(VARIANTS["gemma3_text: window beyond the context"], tmp_path)
+    wide = quantized(replace(VARIANTS["gemma3_text: window beyond the context"], sizes=(4, 1, 256)), tmp_path / "wide")
+    compiled(model, tmp_path / "narrow", order("android"))
+    compiled(wide, tmp_path / "half", order("android", "float16"))
+    with pytest.raises(CompileError, match=r"kernel \w+prefill\w+ takes \d+ bytes of memory for a group") as caught:
+        compiled(wide, tmp_path / "full", order("android"))
+    assert caught.value.expected == "at most 32768, which phones have"
+    sizes = shared_memory(opencl.source(tmp_path / "half" / read_mlc(tmp_path / "half").library))
+    assert 16384 < max(sizes.values()) <= 32768

@@ -28,10 +28,16 @@ def tell(**facts: object) -> None:
     sys.stdout.flush()
 
 
+def tell_error(error: CompileError) -> None:
+    """In such a program: why it made nothing."""
+    tell(error=error.what, expected=error.expected, todo=error.todo)
+
+
 def run(module: str, arguments: Sequence[str], *, seconds: float = _SECONDS) -> None:
-    """`python -m slmc.backends.<module>`, whatever it tells. Raises CompileError as `lines`."""
-    for _ in lines(module, arguments, seconds=seconds):
-        pass
+    """`python -m slmc.backends.<module>`. Raises CompileError as `lines`, and for an error that it tells."""
+    for told in lines(module, arguments, seconds=seconds):
+        if "error" in told:
+            raise CompileError(told["error"], expected=told["expected"], todo=told["todo"])
 
 
 def lines(module: str, arguments: Sequence[str], *, seconds: float = _SECONDS) -> Iterator[dict[str, Any]]:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import tvm
 
+from slmc.backends.child import tell_error
 from slmc.backends.mlc.library.compile import compile_module
 from slmc.backends.mlc.library.decoder import DecoderBuilder
+from slmc.backends.mlc.library.limits import check_limits
 from slmc.backends.mlc.library.metadata import library_metadata
 from slmc.backends.mlc.library.settings import Settings
 from slmc.backends.mlc.library.systems import system_of
@@ -23,6 +25,7 @@ from slmc.backends.mlc.shards import stored_codes
 from slmc.backends.mlc.tensors import DTYPES, tensors
 from slmc.backends.tvm.library import zig_tools
 from slmc.config_json import read_architecture
+from slmc.errors import CompileError
 
 
 def export(folder: Path, out: Path, settings: Settings) -> None:
@@ -35,6 +38,7 @@ def export(folder: Path, out: Path, settings: Settings) -> None:
             _link(objects, Path(path), system.triple)
 
     executable = compiled(folder, settings, system.target, f"{settings.name}_" if system.is_static else None)
+    check_limits(executable)
     executable.export_library(str(out), fcompile=write)
 
 
@@ -75,7 +79,10 @@ def _linker(triple: str, name: str) -> list[str]:
 
 def main() -> None:
     folder, out, settings = sys.argv[1:]
-    export(Path(folder), Path(out), Settings.model_validate_json(settings))
+    try:
+        export(Path(folder), Path(out), Settings.model_validate_json(settings))
+    except CompileError as error:
+        tell_error(error)
 
 
 if __name__ == "__main__":

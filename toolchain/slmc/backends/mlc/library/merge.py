@@ -1,8 +1,9 @@
 """Two partial attentions made one, in place: what the cache does where a prompt is read in several chunks.
 
-TVM's own kernel has each thread of a head read the head's log-sum and then one write it, with nothing between. Where
-threads don't run in step, or a head has more of them than step together, some read what others wrote: its sums were
-wrong on two OpenCL implementations out of two.
+In TVM's own kernel each thread of a head reads the head's log-sum, and then one writes it, with nothing between. Where
+threads don't run in step, or a head has more of them than step together, some read what others wrote: logits were
+wrong on both OpenCL implementations that it was tried on. Here one thread reads and writes it, and tells the others
+through the group's memory.
 """
 
 from __future__ import annotations
@@ -39,16 +40,19 @@ def merge_states(a: Architecture, dtype: str) -> tirx.PrimFunc:
                 T.thread_binding(0, a.heads, "blockIdx.y") as head,
                 T.thread_binding(0, threads, "threadIdx.x") as thread,
             ):
-                mine, its = T.Bind(sums[token, head]), T.Bind(other_sums[token, head])
-                higher = T.Bind(T.max(mine, its))
-                weight, other = T.Bind(T.exp2(mine - higher)), T.Bind(T.exp2(its - higher))
-                T.evaluate(T.tvm_storage_sync("shared"))  # every thread has read the sums
+                both = T.alloc_buffer((2,), "float32", scope="shared")
+                with T.If(thread == 0), T.Then():
+                    T.buffer_store(both, sums[token, head], [0])
+                    T.buffer_store(both, other_sums[token, head], [1])
+                T.evaluate(T.tvm_storage_sync("shared"))
+                higher = T.Bind(T.max(both[0], both[1]))
+                weight, other = T.Bind(T.exp2(both[0] - higher)), T.Bind(T.exp2(both[1] - higher))
                 with T.serial(0, -(-a.head_dim // threads)) as part:
                     place = part * threads + thread
                     with T.If(place < a.head_dim), T.Then():
                         at = [token, head, place]
-                        both = T.Cast("float32", values[at]) * weight + T.Cast("float32", others[at]) * other
-                        T.buffer_store(values, T.Cast(dtype, both / (weight + other)), at)
+                        summed = T.Cast("float32", values[at]) * weight + T.Cast("float32", others[at]) * other
+                        T.buffer_store(values, T.Cast(dtype, summed / (weight + other)), at)
                 with T.If(thread == 0), T.Then():
                     T.buffer_store(sums, T.log2(weight + other) + higher, [token, head])
         return builder.get()
