@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from slmc.backends.tvm.library import zig_tools
 from slmc.pipeline import Built, build
 from slmc.plan import Plan, resolve
 from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.target import load_target, native_triples, targets_folder
+from slmc.text import NATIVE as TEXT
 
 from .family_case import case  # noqa: F401 - a fixture
 
@@ -47,6 +50,16 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("library") / library_name(triple)
     build_library(triple, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def native_text(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The C of task files alone, which ends the process where its behaviour is undefined."""
+    path = tmp_path_factory.mktemp("text") / "libtext.so"
+    flags = ["-std=c11", "-O1", "-g", "-shared", "-fPIC", "-D_DEFAULT_SOURCE", "-fsanitize=undefined"]
+    with zig_tools() as zig:
+        zig(["cc", *flags, "-fsanitize-trap=undefined", *map(str, TEXT.glob("*.c")), "-o", str(path)], "host")
+    return ctypes.CDLL(str(path))
 
 
 @pytest.fixture(scope="session")

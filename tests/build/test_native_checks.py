@@ -21,12 +21,13 @@ from random import Random
 import psutil
 import pytest
 
-from slmc.backends.tvm.library import NATIVE
+from slmc.backends.tvm.library import SOURCES
 from slmc.runners.native_engine import NativeEngine
 
 from .. import native_mutations as places
 from ..native_files import MODELS, PLAIN, Model, write
 from ..native_mutations import U32, U64, Image, mutated
+from ..task_files import task_bytes
 from .native_model import write_model
 
 pytestmark = [
@@ -38,7 +39,7 @@ pytestmark = [
 
 DRIVERS = Path(__file__).parent.parent / "native"
 TRIPLE = f"{platform.machine()}-linux-gnu"
-FLAGS = ("-std=c11", "-O1", "-g", "-D_DEFAULT_SOURCE", f"-I{NATIVE}")
+FLAGS = ("-std=c11", "-O1", "-g", "-D_DEFAULT_SOURCE", "-DSLM_CODE=1", *(f"-I{folder}" for folder in SOURCES))
 MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 THREADS = ("-fsanitize=thread",)
 WRAPPED = ("malloc", "calloc", "mmap", "munmap", "pthread_create")
@@ -80,7 +81,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(kernels: Path, folder: Path, sanitizers: Sequence[str], drivers: Iterable[str]) -> Path:
     """A folder with drivers, linked with the library's sources."""
     flags = [*FLAGS, *sanitizers, f"-I{kernels}"]
-    sources = [*sorted(NATIVE.glob("*.c")), *sorted(kernels.glob("*.s"))]
+    sources = [*(source for found in SOURCES for source in sorted(found.glob("*.c"))), *sorted(kernels.glob("*.s"))]
     gcc(*flags, "-c", *sources, cwd=folder)
     objects = [f"{source.stem}.o" for source in sources]
     for name in drivers:
@@ -91,7 +92,7 @@ def build(kernels: Path, folder: Path, sanitizers: Sequence[str], drivers: Itera
 
 @pytest.fixture(scope="module")
 def memory(kernels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    drivers = ["interface", "allocations", "guarded", "fuzz_weights"]
+    drivers = ["interface", "allocations", "guarded", "fuzz_weights", "fuzz_task"]
     return build(kernels, tmp_path_factory.mktemp("memory"), MEMORY, drivers)
 
 
@@ -279,6 +280,43 @@ def test_the_order_of_the_table_is_free(memory: Path, tmp_path: Path) -> None:
     image.bytes[image.table : image.entry(image.entries)] = b"".join(reversed(entries))
     [found] = parsed(memory, [bytes(image.bytes)])
     assert "SHA-256" in found  # read, but for the digest
+
+
+# ---- Task files that were changed --------------------------------------------------------------------------------
+
+
+def changed(whole: bytes, random: Random) -> bytes:
+    """A few bytes changed, anywhere or in the first numbers of a section; or cut off; or a section moved."""
+    image = bytearray(whole)
+    entries = range(64, 64 + 24 * struct.unpack_from(U32, whole, 12)[0], 24)
+    for _ in range(random.randint(1, 3)):
+        entry = random.choice(entries)
+        begin, size = struct.unpack_from("<QQ", whole, entry + 8)
+        match random.randrange(5):
+            case 0:
+                image[random.randrange(64, len(image))] = random.randrange(256)
+            case 1 if size >= 4:
+                at = begin + 4 * random.randrange(min(size // 4, 300))
+                struct.pack_into(U32, image, at, random.choice((0, 1, 255, 1 << 16, 1 << 24, (1 << 32) - 1)))
+            case 2 if size:
+                image[begin + random.randrange(size)] ^= 1 << random.randrange(8)
+            case 3:
+                struct.pack_into(U64, image, entry + 16, random.randrange(size + 64))
+            case _:
+                struct.pack_into(U32, image, entry, random.randrange(24))
+    return bytes(image)
+
+
+@pytest.mark.parametrize("kind", ["qwen", "gemma", "unigram_bytes", "bert"])
+def test_thousands_of_changed_task_files_are_used_or_refused(memory: Path, tmp_path: Path, kind: str) -> None:
+    """An error of the sanitizers, text that is no UTF-8, or a refusal without a text, ends the driver."""
+    whole, random = task_bytes(tmp_path, kind), Random(kind)
+    images = [whole, *(changed(whole, random) for _ in range(MUTATED // 4))]
+    given = b"".join(struct.pack(U32, len(image)) + image for image in images)
+    found = run(memory / "fuzz_task", given=given).splitlines()
+    assert found[0] == "read"
+    assert MUTATED * 0.02 < found.count("read") < MUTATED * 0.2
+    assert len({re.sub(r"\d+", "", text) for text in found}) > 8
 
 
 # ---- The library as it ships -------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmc.errors import InputError, RunnerError
-from slmc.runners.choose import UNEXPLORED, Verdict, search, tree
+from slmc.runners.choose import UNEXPLORED, Verdict, search
+from slmc.text.choices import tree
 
 END = 9
 VOCAB = 10

@@ -17,12 +17,12 @@ from slmc.console import err
 from slmc.errors import InputError
 from slmc.prompt import Codec
 from slmc.recipe import Classify
-from slmc.runners.choose import tree
 from slmc.runners.coreml import open_coreml
 from slmc.runners.engine import Engine
 from slmc.runners.loop import decide
 from slmc.runners.native_engine import NativeEngine
 from slmc.runners.stream import written
+from slmc.text.choices import tree
 
 
 @click.command("run")

@@ -8,10 +8,10 @@ from typing import TypeVar
 from slmc.prompt import Codec
 from slmc.runners import torch_modes
 from slmc.runners.answers import Answering
-from slmc.runners.choose import tree
 from slmc.runners.contract import Answer, ChooseItem, GenerateItem, Ids, ScoreItem, Workload
 from slmc.runners.items import read_prompts
 from slmc.runners.torch_model import TorchModel
+from slmc.text.choices import tree
 
 BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 16384}
 """Prompt tokens that go through the model at once, padding included."""

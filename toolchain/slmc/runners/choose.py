@@ -12,16 +12,16 @@ which makes the probabilities it tells good to three digits.
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slmc.errors import InputError, RunnerError
+from slmc.errors import RunnerError
 from slmc.runners.contract import Ids
+from slmc.text.choices import Branch
 
 UNEXPLORED = 1e-3
 """The search ends when the choices it has not come to share less than this probability."""
@@ -41,44 +41,6 @@ class Verdict:
     """Exact log-probability of each choice that was come to."""
     unexplored: float
     """What the others share."""
-
-
-@dataclass
-class Branch:
-    """A node of the tree where paths part, or where a choice ends."""
-
-    path: Ids
-    """From the prompt to here."""
-    choice: int | None = None
-    """The choice that ends here; then nothing is below."""
-    below: dict[int, Branch] = field(default_factory=dict)
-    """The next such node for each token that can follow."""
-
-
-def tree(choices: Sequence[Ids]) -> Branch:
-    """The first branch point. Raises InputError where a choice is the start of another."""
-    if not choices or () in choices:
-        raise InputError("no choices, or an empty one")
-    ordered = sorted(range(len(choices)), key=lambda index: choices[index])
-    # In order, a choice that is the start of any other is the start of the next one.
-    for first, second in itertools.pairwise(ordered):
-        if choices[second][: len(choices[first])] == choices[first]:
-            raise InputError(f"choice {first} is the start of choice {second}")
-    return _branch(choices, ordered, 0)
-
-
-def _branch(choices: Sequence[Ids], indices: Sequence[int], depth: int) -> Branch:
-    """The node where these choices, which agree up to a depth, part."""
-    first = choices[indices[0]]
-    if len(indices) == 1:
-        return Branch(first, choice=indices[0])
-    while all(choices[index][depth] == first[depth] for index in indices):
-        depth += 1
-    groups: dict[int, list[int]] = {}
-    for index in indices:
-        groups.setdefault(choices[index][depth], []).append(index)
-    below = {token: _branch(choices, group, depth + 1) for token, group in groups.items()}
-    return Branch(first[:depth], below=below)
 
 
 def search(root: Branch) -> Search:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from slmc.prompt import Codec
 from slmc.runners.answers import Answering, Times
-from slmc.runners.choose import Branch, Logits, Verdict, search, tree
+from slmc.runners.choose import Logits, Verdict, search
 from slmc.runners.contract import (
     ChooseItem,
     GenerateItem,
@@ -21,6 +21,7 @@ from slmc.runners.engine import Engine
 from slmc.runners.files import ResultWriter
 from slmc.runners.items import read_prompts
 from slmc.runners.logprobs import log_softmax, position
+from slmc.text.choices import Branch, tree
 
 
 def answer_all(engine: Engine, workload: Workload, codec: Codec | None, writer: ResultWriter) -> None:

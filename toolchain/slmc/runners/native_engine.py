@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint8, c_uint64
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint8, c_uint64
 from functools import cache
 from pathlib import Path
 
@@ -16,13 +16,10 @@ from slmc import digest
 from slmc.errors import RunnerError
 from slmc.models.compiled import WEIGHTS, CompiledDecoder, library_here, read_compiled
 from slmc.names import Activations
+from slmc.text.native_text import Error
 
 _VERSION = 1
 """Major version of slm.h that this speaks."""
-
-
-class _Error(Structure):
-    _fields_ = (("status", c_int), ("text", c_char * 256))
 
 
 class _OpenOptions(Structure):
@@ -73,11 +70,9 @@ class NativeEngine:
         self._model, self._session = ctypes.c_void_p(), ctypes.c_void_p()
         self._compiled = read_compiled(folder)
         self._slm = load_library(library) if library else open_library(folder, self._compiled)
-        error, path = _Error(), folder / WEIGHTS
+        error, path = Error(), folder / WEIGHTS
         options = _OpenOptions(verify=int(verify), kernels=kernels.encode() if kernels else None)
-        self._raise(
-            self._slm.slm_open(str(path).encode(), byref(options), byref(self._model), byref(error)), error, path
-        )
+        error.check(self._slm.slm_open(str(path).encode(), byref(options), byref(self._model), byref(error)), path)
         self._info = _Info()
         self._slm.slm_model_info_get(self._model, byref(self._info))
         if bytes(self._info.sha256).hex() != self._compiled.weights_sha256:
@@ -86,7 +81,7 @@ class NativeEngine:
         if threads < 1:
             raise RunnerError(f"{threads} threads", expected="at least one")
         made = self._slm.slm_session_new(self._model, byref(wanted), byref(self._session), byref(error))
-        self._raise(made, error, folder)
+        error.check(made, folder)
 
     def __del__(self) -> None:
         if self._model:
@@ -172,11 +167,6 @@ class NativeEngine:
             text: bytes = self._slm.slm_error_text(self._session)
             raise RunnerError(text.decode("utf-8", "replace"))
 
-    @staticmethod
-    def _raise(status: int, error: _Error, where: Path) -> None:
-        if status:
-            raise RunnerError(error.text.decode("utf-8", "replace"), where=where)
-
 
 def open_library(folder: Path, compiled: CompiledDecoder) -> ctypes.CDLL:
     """This machine's library of an artifact, its bytes checked first. Raises RunnerError."""
@@ -205,12 +195,12 @@ def load_library(path: Path) -> ctypes.CDLL:
     if slm.slm_version() >> 16 != _VERSION:
         raise RunnerError(f"a library of version {slm.slm_version() >> 16}", where=path, expected=f"version {_VERSION}")
     pointer = ctypes.c_void_p
-    slm.slm_open.argtypes = [c_char_p, POINTER(_OpenOptions), POINTER(pointer), POINTER(_Error)]
+    slm.slm_open.argtypes = [c_char_p, POINTER(_OpenOptions), POINTER(pointer), POINTER(Error)]
     slm.slm_model_info_get.argtypes = [pointer, POINTER(_Info)]
     slm.slm_model_info_get.restype = None
     slm.slm_kernels.argtypes, slm.slm_kernels.restype = [c_size_t], c_char_p
     slm.slm_close.argtypes, slm.slm_close.restype = [pointer], None
-    slm.slm_session_new.argtypes = [pointer, POINTER(_SessionOptions), POINTER(pointer), POINTER(_Error)]
+    slm.slm_session_new.argtypes = [pointer, POINTER(_SessionOptions), POINTER(pointer), POINTER(Error)]
     slm.slm_session_free.argtypes, slm.slm_session_free.restype = [pointer], None
     slm.slm_prefill.argtypes = [pointer, POINTER(c_int32), c_size_t]
     slm.slm_logits.argtypes, slm.slm_logits.restype = [pointer], POINTER(c_float)

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from slmc.runners.answers import Times
-from slmc.runners.choose import Branch, Logits, Verdict, search
+from slmc.runners.choose import Logits, Verdict, search
 from slmc.runners.contract import GenerateItem, Ids, ScoredPosition, ScoreItem
 from slmc.runners.logprobs import log_softmax, position
 from slmc.runners.torch_batch import last_logits, logits_at, read
 from slmc.runners.torch_model import TorchModel
+from slmc.text.choices import Branch
 
 if TYPE_CHECKING:
     import torch

@@ -15,13 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from slmc import digest
 from slmc.backends.tvm.link import clang_flags, link, system_of
 from slmc.errors import CompileError
+from slmc.text import NATIVE as TEXT
 
 NATIVE = Path(__file__).parent / "native"
-_JAVA = "jni.c"
+SOURCES = (NATIVE, TEXT)
+_JAVA = "jni*.c"
 _FLAGS = (
     *("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-math-errno"),
+    "-fno-builtin-bcmp",  # what clang makes of memcmp is not in every libc
     *("-D_DEFAULT_SOURCE", "-D_DARWIN_C_SOURCE", "-g0", "-ffunction-sections", "-fno-sanitize=all"),
     # arm64 would round a product and a sum once, x86-64 twice: so a phone's logits are this machine's, to the bit.
     "-ffp-contract=off",
@@ -31,7 +35,7 @@ _FLAGS = (
 def build_library(triple: str, out: Path, *, java: bool = False) -> None:
     """Write the shared or static library `out`. The same sources and tools give the same bytes.
 
-    With `java`, and for Android always, it has the native methods of org.slmc.Slm too.
+    With `java`, and for Android always, it has the native methods of the classes org.slmc.Slm* too.
 
     Raises CompileError with what the compiler or linker said.
     """
@@ -44,14 +48,22 @@ def compile_objects(zig: Zig, triple: str, folder: Path, *, java: bool = False) 
     _run([sys.executable, "-m", "slmc.backends.tvm.codegen", triple, str(folder)], triple, "the kernel compiler")
     sources = [*_c_sources(java or system_of(triple).name == "android"), *sorted(folder.glob("*.s"))]
     objects = [folder / f"{source.name}.o" for source in sources]
-    flags = [*clang_flags(triple), *_FLAGS, f"-I{folder}", f"-I{NATIVE}"]
+    flags = [*clang_flags(triple), *_FLAGS, f"-DSLM_CODE=0x{_code()}"]
+    flags += [f"-I{found}" for found in (folder, *SOURCES)]
     for source, made in zip(sources, objects, strict=True):
         zig(["cc", *flags, "-c", str(source), "-o", str(made)], triple)
     return objects
 
 
+def _code() -> str:
+    """Names what makes keys and values of tokens: the kernels and the C around them, for any system."""
+    kernels = Path(__file__).parent / "kernels"
+    files = [path for folder in (*SOURCES, kernels) for path in sorted(folder.glob("*.[chp]*"))]
+    return digest.of_value([digest.of_file(path) for path in files])[:16]
+
+
 def _c_sources(java: bool) -> list[Path]:
-    return [source for source in sorted(NATIVE.glob("*.c")) if java or source.name != _JAVA]
+    return [source for folder in SOURCES for source in sorted(folder.glob("*.c")) if java or not source.match(_JAVA)]
 
 
 @contextmanager

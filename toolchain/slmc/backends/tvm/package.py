@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from slmc import text
 from slmc.backends.tvm.library import NATIVE
 from slmc.backends.tvm.link import library_name, system_of
 
-HEADER, FRAMEWORK, JAVA = "slm.h", "slm.xcframework", "java"
+HEADERS, FRAMEWORK, JAVA = (NATIVE / "slm.h", text.HEADER), "slm.xcframework", "java"
 _MODULE = 'module slm {\n  header "slm.h"\n  export *\n}\n'
 
 
@@ -29,10 +30,10 @@ def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None
         if system_of(triple).name == "ios":
             headers = path.parent / "Headers"
             headers.mkdir()
-            shutil.copyfile(NATIVE / HEADER, headers / HEADER)
+            _copy_headers(headers)
             (headers / "module.modulemap").write_text(_MODULE, encoding="ascii")
         else:
-            shutil.copyfile(NATIVE / HEADER, out / HEADER)
+            _copy_headers(out)
         if system_of(triple).name == "android":
             shutil.copytree(NATIVE / JAVA, out / JAVA)
     slices = [_slice(triple) for triple in triples if system_of(triple).name == "ios"]
@@ -40,6 +41,11 @@ def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None
         plist = {"AvailableLibraries": slices, "CFBundlePackageType": "XFWK", "XCFrameworkFormatVersion": "1.0"}
         (out / FRAMEWORK / "Info.plist").write_bytes(plistlib.dumps(plist))
     return paths
+
+
+def _copy_headers(folder: Path) -> None:
+    for header in HEADERS:
+        shutil.copyfile(header, folder / header.name)
 
 
 def _place(triple: str) -> Path:

@@ -143,6 +143,8 @@ struct attention {
   slm_session *session;
   const struct layer *layer;
   int64_t layer_index, count;
+  struct branches *branches; /* NULL where tokens follow each other */
+  int64_t first;             /* of the branches' tokens */
 };
 
 static void *head_cache(const slm_session *session, uint8_t *cache, int64_t layer, int64_t head) {
@@ -170,7 +172,29 @@ static void rotate(const slm_session *session, const struct layer *layer, float 
   }
 }
 
-/* Rows of queries and keys, in place, and the keys and values into the cache. */
+/* How many tokens come before one of a branch, after the session's last. */
+static int64_t depth_of(const struct branches *branches, int64_t token) {
+  int64_t depth = 0;
+  for (int32_t parent = branches->parents[token]; parent >= 0; parent = branches->parents[parent])
+    depth++;
+  return depth;
+}
+
+/* Where a branch's token keeps the keys of a layer; its values follow. */
+static float *branch_keys(const struct attention *a, int64_t token) {
+  const struct config *c = &a->session->model->weights.config;
+  const int64_t size = (int64_t)c->kv_heads * c->head_dim;
+  return a->branches->keys_values + (a->layer_index * a->branches->most + token) * 2 * size;
+}
+
+static void append(const struct attention *a, int64_t head, const float *key, const float *value, int64_t position) {
+  slm_session *session = a->session;
+  session->model->kernels->append(key, value, head_cache(session, session->keys, a->layer_index, head),
+                                  head_cache(session, session->values, a->layer_index, head),
+                                  session->model->weights.config.head_dim, position);
+}
+
+/* Rows of queries and keys, in place, and the keys and values into the cache, or to the branches' own. */
 static void place(void *context, int64_t first, int64_t last, int worker) {
   (void)worker;
   const struct attention *a = context;
@@ -179,47 +203,106 @@ static void place(void *context, int64_t first, int64_t last, int worker) {
   for (int64_t row = first; row < last; row++) {
     float *queries = session->qkv + row * a->layer->qkv.rows, *keys = queries + c->heads * c->head_dim;
     float *values = keys + c->kv_heads * c->head_dim;
-    const int64_t position = session->position + row;
+    const int64_t position = session->position + (a->branches ? depth_of(a->branches, a->first + row) : row);
     for (uint32_t head = 0; head < c->heads; head++)
       rotate(session, a->layer, queries + head * c->head_dim, a->layer->q_norm, position, c->attention_scale);
     for (uint32_t head = 0; head < c->kv_heads; head++) {
       rotate(session, a->layer, keys + head * c->head_dim, a->layer->k_norm, position, 1);
-      session->model->kernels->append(keys + head * c->head_dim, values + head * c->head_dim,
-                                      head_cache(session, session->keys, a->layer_index, head),
-                                      head_cache(session, session->values, a->layer_index, head), c->head_dim,
-                                      position);
+      if (!a->branches)
+        append(a, head, keys + head * c->head_dim, values + head * c->head_dim, position);
     }
+    if (a->branches) /* values lie behind keys here as there */
+      memcpy(branch_keys(a, a->first + row), keys, 2 * sizeof *keys * c->kv_heads * c->head_dim);
   }
 }
 
-/* One tile: up to `queries` of those that share a head of keys, row by row. */
-static void attend_tile(const struct attention *a, int64_t head, int64_t tile, int worker) {
-  slm_session *session = a->session;
-  const struct config *c = &session->model->weights.config;
-  const struct kernels *k = session->model->kernels;
-  const int64_t shared = c->heads / c->kv_heads, total = a->count * shared, dim = c->head_dim;
+/* Where a worker's queries, results and scores lie. */
+struct tile {
+  float *queries, *results, *scores;
+  int32_t begins[MOST_QUERIES], ends[MOST_QUERIES];
+  int64_t start, stop;
+};
+
+static struct tile tile_of(const slm_session *session, int worker) {
   float *queries = session->per_thread + worker * session->per_thread_floats;
-  float *results = queries + MOST_QUERIES * dim, *scores = results + MOST_QUERIES * dim;
-  int32_t begins[MOST_QUERIES] = {0}, ends[MOST_QUERIES] = {0};
-  int64_t start = session->padded_context, stop = 0;
-  const int64_t base = tile * k->many_queries, left = total - base;
-  const int64_t used = left < k->many_queries ? left : k->many_queries;
-  for (int64_t i = 0; i < used; i++) {
-    const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
-    memcpy(queries + i * dim, session->qkv + row * a->layer->qkv.rows + query * dim, (size_t)dim * sizeof *queries);
-    const int64_t end = session->position + row + 1, window = a->layer->window;
-    ends[i] = (int32_t)end;
-    begins[i] = (int32_t)(window && end > window ? end - window : 0);
-    start = begins[i] < start ? begins[i] : start;
-    stop = end > stop ? end : stop;
-  }
+  const int64_t dim = session->model->weights.config.head_dim;
+  return (struct tile){.queries = queries,
+                       .results = queries + MOST_QUERIES * dim,
+                       .scores = queries + 2 * MOST_QUERIES * dim,
+                       .start = session->padded_context};
+}
+
+/* Query `query` of row `row`, which sees the positions before `end`, becomes query i of the tile. */
+static void add_query(const struct attention *a, struct tile *tile, int64_t i, int64_t row, int64_t query, int64_t end) {
+  const int64_t dim = a->session->model->weights.config.head_dim, window = a->layer->window;
+  memcpy(tile->queries + i * dim, a->session->qkv + row * a->layer->qkv.rows + query * dim,
+         (size_t)dim * sizeof *tile->queries);
+  tile->ends[i] = (int32_t)end;
+  tile->begins[i] = (int32_t)(window && end > window ? end - window : 0);
+  tile->start = tile->begins[i] < tile->start ? tile->begins[i] : tile->start;
+  tile->stop = end > tile->stop ? end : tile->stop;
+}
+
+static void attend_tile(const struct attention *a, struct tile *tile, int64_t head, int64_t used) {
+  slm_session *session = a->session;
+  const struct kernels *k = session->model->kernels;
   (used <= k->few_queries ? k->attend_few : k->attend_many)(
-      queries, head_cache(session, session->keys, a->layer_index, head),
-      head_cache(session, session->values, a->layer_index, head), begins, ends, scores, session->padded_context, dim,
-      start / k->positions * k->positions, stop, results);
+      tile->queries, head_cache(session, session->keys, a->layer_index, head),
+      head_cache(session, session->values, a->layer_index, head), tile->begins, tile->ends, tile->scores,
+      session->padded_context, session->model->weights.config.head_dim, tile->start / k->positions * k->positions,
+      tile->stop, tile->results);
+}
+
+static void take_result(const struct attention *a, const struct tile *tile, int64_t i, int64_t row, int64_t query) {
+  const struct config *c = &a->session->model->weights.config;
+  memcpy(a->session->attended + (row * c->heads + query) * c->head_dim, tile->results + i * c->head_dim,
+         c->head_dim * sizeof *tile->results);
+}
+
+/* Up to `many_queries` of those that share a head of keys, row by row. */
+static void attend_rows(const struct attention *a, int64_t head, int64_t number, int worker) {
+  const struct config *c = &a->session->model->weights.config;
+  const int64_t shared = c->heads / c->kv_heads, queries = a->session->model->kernels->many_queries;
+  const int64_t base = number * queries, left = a->count * shared - base, used = left < queries ? left : queries;
+  struct tile tile = tile_of(a->session, worker);
   for (int64_t i = 0; i < used; i++) {
-    const int64_t row = (base + i) / shared, query = head * shared + (base + i) % shared;
-    memcpy(session->attended + (row * c->heads + query) * dim, results + i * dim, (size_t)dim * sizeof *results);
+    const int64_t row = (base + i) / shared;
+    add_query(a, &tile, i, row, head * shared + (base + i) % shared, a->session->position + row + 1);
+  }
+  attend_tile(a, &tile, head, used);
+  for (int64_t i = 0; i < used; i++)
+    take_result(a, &tile, i, (base + i) / shared, head * shared + (base + i) % shared);
+}
+
+/* A branch's token with those before it, in the cache after what was read: other branches put theirs there next. */
+static int64_t place_branch(const struct attention *a, int64_t head, int64_t token) {
+  const struct config *c = &a->session->model->weights.config;
+  const int64_t size = (int64_t)c->kv_heads * c->head_dim, depth = depth_of(a->branches, token);
+  int64_t position = a->session->position + depth;
+  for (int64_t at = token; at >= 0; at = a->branches->parents[at]) {
+    const float *keys = branch_keys(a, at) + head * c->head_dim;
+    append(a, head, keys, keys + size, position--);
+  }
+  return a->session->position + depth + 1;
+}
+
+static void attend_branches(void *context, int64_t first, int64_t last, int worker) {
+  const struct attention *a = context;
+  const struct config *c = &a->session->model->weights.config;
+  const int64_t shared = c->heads / c->kv_heads, most = a->session->model->kernels->many_queries;
+  for (int64_t head = first; head < last; head++) {
+    for (int64_t row = 0; row < a->count; row++) {
+      const int64_t end = place_branch(a, head, a->first + row);
+      for (int64_t done = 0, used; done < shared; done += used) {
+        struct tile tile = tile_of(a->session, worker);
+        used = shared - done < most ? shared - done : most;
+        for (int64_t i = 0; i < used; i++)
+          add_query(a, &tile, i, row, head * shared + done + i, end);
+        attend_tile(a, &tile, head, used);
+        for (int64_t i = 0; i < used; i++)
+          take_result(a, &tile, i, row, head * shared + done + i);
+      }
+    }
   }
 }
 
@@ -233,23 +316,26 @@ static void attend(void *context, int64_t first, int64_t last, int worker) {
   const struct attention *a = context;
   const int64_t tiles = tiles_of(a);
   for (int64_t i = first; i < last; i++)
-    attend_tile(a, i / tiles, i % tiles, worker);
+    attend_rows(a, i / tiles, i % tiles, worker);
 }
 
 /* ---- Layers --------------------------------------------------------------------------------------------------- */
 
-static void run_layer(slm_session *session, int64_t index, int64_t count) {
+static void run_layer(struct attention *a) {
+  slm_session *session = a->session;
   const struct config *c = &session->model->weights.config;
-  const struct layer *layer = &session->model->weights.layers[index];
-  const int64_t hidden = c->hidden_size, queries = (int64_t)c->heads * c->head_dim;
+  const struct layer *layer = a->layer = &session->model->weights.layers[a->layer_index];
+  const int64_t hidden = c->hidden_size, queries = (int64_t)c->heads * c->head_dim, count = a->count;
 
   hold(session, normalize, session->x, layer->attention_norm, hidden, count);
   for (int64_t row = 0; layer->qkv_bias && row < count; row++)
     memcpy(session->qkv + row * layer->qkv.rows, layer->qkv_bias, (size_t)layer->qkv.rows * sizeof *session->qkv);
   product(session, &layer->qkv, session->qkv, layer->qkv_bias != NULL, count);
-  struct attention task = {session, layer, index, count};
-  run(session, place, &task, count);
-  run(session, attend, &task, c->kv_heads * tiles_of(&task));
+  run(session, place, a, count);
+  if (a->branches)
+    run(session, attend_branches, a, c->kv_heads);
+  else
+    run(session, attend, a, c->kv_heads * tiles_of(a));
   hold(session, copy, session->attended, NULL, queries, count);
   add_branch(session, &layer->o, layer->attention_post_norm, count);
 
@@ -259,19 +345,38 @@ static void run_layer(slm_session *session, int64_t index, int64_t count) {
   add_branch(session, &layer->down, layer->mlp_post_norm, count);
 }
 
-slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count, int last) {
+static slm_status run_layers(struct attention *a, const int32_t *ids) {
+  slm_session *session = a->session;
   const struct weights *weights = &session->model->weights;
   const struct config *c = &weights->config;
-  for (int64_t row = 0; row < count; row++)
+  for (int64_t row = 0; row < a->count; row++)
     unpack_row(&weights->embedding, c->group, ids[row], c->embedding_scale, session->x + row * c->hidden_size);
-  for (uint32_t layer = 0; layer < weights->layer_count; layer++) {
+  for (a->layer_index = 0; a->layer_index < weights->layer_count; a->layer_index++) {
     if (atomic_exchange_explicit(&session->cancelled, 0, memory_order_relaxed))
       return SLM_CANCELLED;
-    run_layer(session, layer, count);
+    run_layer(a);
   }
-  if (!last)
-    return SLM_OK;
-  hold(session, normalize, session->x + (count - 1) * c->hidden_size, weights->norm, c->hidden_size, 1);
-  product(session, &weights->head, session->logits, 0, 1);
   return SLM_OK;
+}
+
+slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count) {
+  return run_layers(&(struct attention){.session = session, .count = count}, ids);
+}
+
+slm_status slm_forward_branches(slm_session *session, struct branches *branches, const int32_t *ids, int64_t first,
+                                int64_t count) {
+  return run_layers(
+      &(struct attention){.session = session, .count = count, .branches = branches, .first = first}, ids);
+}
+
+void slm_forward_head(slm_session *session, const struct matrix *head, const int64_t *rows, int64_t count,
+                      float *logits) {
+  const struct weights *weights = &session->model->weights;
+  const size_t hidden = weights->config.hidden_size;
+  for (int64_t i = 0; i < count; i++) {
+    if (rows[i] != i)
+      memcpy(session->x + (size_t)i * hidden, session->x + (size_t)rows[i] * hidden, hidden * sizeof *session->x);
+  }
+  hold(session, normalize, session->x, weights->norm, (int64_t)hidden, count);
+  product(session, head, logits, 0, count);
 }

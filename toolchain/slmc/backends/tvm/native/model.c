@@ -1,32 +1,12 @@
 #include "model.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "error.h"
+#include "file.h"
 
 uint32_t slm_version(void) { return (uint32_t)SLM_VERSION_MAJOR << 16 | SLM_VERSION_MINOR; }
-
-static slm_status map_file(const char *path, const uint8_t **bytes, size_t *size, slm_error *error) {
-  const int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0)
-    return slm_fail(error, SLM_NO_FILE, "%s can't be opened: %s", path, strerror(errno));
-  const off_t end = lseek(file, 0, SEEK_END);
-  void *mapped = end > 0 ? mmap(NULL, (size_t)end, PROT_READ, MAP_SHARED, file, 0) : MAP_FAILED;
-  const int cause = errno;
-  close(file);
-  if (end == 0)
-    return slm_fail(error, SLM_BAD_FILE, "%s is empty", path);
-  if (mapped == MAP_FAILED)
-    return slm_fail(error, SLM_NO_FILE, "%s can't be mapped: %s", path, strerror(cause));
-  *bytes = mapped;
-  *size = (size_t)end;
-  return SLM_OK;
-}
 
 static const struct kernels *choose(const char *name, int exact) {
   const struct kernels *found;
@@ -50,7 +30,7 @@ slm_status slm_open(const char *path, const slm_open_options *options, slm_model
     return slm_fail(error, SLM_NO_MEMORY, "no memory for a model");
   const uint8_t *bytes;
   size_t size;
-  slm_status status = map_file(path, &bytes, &size, error);
+  slm_status status = slm_map_file(path, &bytes, &size, error);
   if (status) {
     free(made);
     return status;

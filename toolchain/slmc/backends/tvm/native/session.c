@@ -10,7 +10,7 @@
 
 enum { ALIGNMENT = 64, MOST_THREADS = 256 };
 
-static uint64_t now(void) {
+uint64_t slm_now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
@@ -59,8 +59,7 @@ static uint64_t lay_out(slm_session *session) {
   return used;
 }
 
-/* Memory that the system gives when it is first touched: a long context costs nothing until it is read. */
-static void *take(uint64_t size) {
+void *slm_take_memory(uint64_t size) {
   void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
   return memory == MAP_FAILED ? NULL : memory;
 }
@@ -87,7 +86,7 @@ slm_status slm_session_new(const slm_model *model, const slm_session_options *op
   const int64_t positions = model->kernels->positions;
   made->padded_context = (context + positions - 1) / positions * positions;
   made->stats.memory_bytes = lay_out(made);
-  made->memory = take(made->stats.memory_bytes);
+  made->memory = slm_take_memory(made->stats.memory_bytes);
   made->pool = made->memory ? slm_pool_new(made->threads) : NULL;
   if (!made->pool) {
     const unsigned long long wanted = made->stats.memory_bytes;
@@ -122,24 +121,36 @@ static int all_finite(const float *values, int64_t count) {
   return !found;
 }
 
-static slm_status read_ids(slm_session *session, const int32_t *ids, size_t count) {
+slm_status slm_session_read(slm_session *session, const int32_t *ids, size_t count) {
   const int64_t begun = session->position;
   session->has_logits = 0;
   for (size_t done = 0; done < count; done += CHUNK) {
     const size_t some = count - done < CHUNK ? count - done : CHUNK;
-    const slm_status status = slm_forward(session, ids + done, (int64_t)some, done + some == count);
+    const slm_status status = slm_forward(session, ids + done, (int64_t)some);
     if (status) {
       session->position = begun;
       return refuse(session, status, "cancelled");
     }
     session->position += (int64_t)some;
   }
+  return SLM_OK;
+}
+
+/* The logits after the last of so many tokens that were just read. */
+static slm_status find_logits(slm_session *session, size_t count) {
+  const int64_t last = (int64_t)((count - 1) % CHUNK), begun = session->position - (int64_t)count;
+  slm_forward_head(session, &session->model->weights.head, &last, 1, session->logits);
   if (!all_finite(session->logits, session->model->weights.config.vocab_size)) {
     session->position = begun;
     return refuse(session, SLM_BAD_NUMBERS, "the model answered with values that are no numbers");
   }
   session->has_logits = 1;
   return SLM_OK;
+}
+
+static slm_status read_ids(slm_session *session, const int32_t *ids, size_t count) {
+  const slm_status status = slm_session_read(session, ids, count);
+  return status ? status : find_logits(session, count);
 }
 
 static slm_status check_ids(slm_session *session, const int32_t *ids, size_t count) {
@@ -161,11 +172,11 @@ slm_status slm_prefill(slm_session *session, const int32_t *ids, size_t count) {
   slm_status status = check_ids(session, ids, count);
   if (status)
     return status;
-  const uint64_t begun = now();
+  const uint64_t begun = slm_now();
   status = read_ids(session, ids, count);
   if (status == SLM_OK) {
     *(count == 1 ? &session->stats.decode_tokens : &session->stats.prefill_tokens) += count;
-    *(count == 1 ? &session->stats.decode_nanoseconds : &session->stats.prefill_nanoseconds) += now() - begun;
+    *(count == 1 ? &session->stats.decode_nanoseconds : &session->stats.prefill_nanoseconds) += slm_now() - begun;
   }
   return status;
 }
@@ -195,7 +206,7 @@ const char *slm_error_text(const slm_session *session) { return session->error.t
 const float *slm_logits(const slm_session *session) { return session->has_logits ? session->logits : NULL; }
 
 /* What a logit is reduced by to become a log-probability. */
-static double log_sum_exp(const float *logits, int64_t count) {
+double slm_log_sum_exp(const float *logits, int64_t count) {
   float top = logits[0];
   for (int64_t i = 1; i < count; i++)
     top = logits[i] > top ? logits[i] : top;
@@ -222,7 +233,7 @@ slm_status slm_top_k(const slm_session *session, size_t k, int32_t *ids, float *
     logprobs[place] = logit;
     ids[place] = (int32_t)id;
   }
-  const double whole = log_sum_exp(session->logits, vocab);
+  const double whole = slm_log_sum_exp(session->logits, vocab);
   for (size_t i = 0; i < k; i++)
     logprobs[i] = (float)(logprobs[i] - whole);
   return SLM_OK;
@@ -236,7 +247,7 @@ static slm_status score(slm_session *session, const int32_t *ids, size_t length,
     const slm_status status = read_ids(session, &ids[i - 1], 1);
     if (status)
       return status;
-    sum += session->logits[ids[i]] - log_sum_exp(session->logits, vocab);
+    sum += session->logits[ids[i]] - slm_log_sum_exp(session->logits, vocab);
   }
   *logprob = (float)sum;
   return SLM_OK;
@@ -254,7 +265,7 @@ slm_status slm_continuations(slm_session *session, const int32_t *ids, const siz
   }
   const int64_t vocab = session->model->weights.config.vocab_size, begun = session->position;
   const size_t bytes = (size_t)vocab * sizeof *session->logits;
-  const double whole = log_sum_exp(session->logits, vocab);
+  const double whole = slm_log_sum_exp(session->logits, vocab);
   memcpy(session->kept_logits, session->logits, bytes);
   slm_status status = SLM_OK;
   for (size_t i = 0; i < count && status == SLM_OK; ids += lengths[i++]) {

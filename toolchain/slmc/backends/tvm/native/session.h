@@ -34,7 +34,33 @@ struct slm_session {
   slm_error error;
 };
 
-/* Read up to CHUNK tokens after the position, which stays; with `last` the logits follow. SLM_CANCELLED where asked. */
-slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count, int last);
+/* Nanoseconds of a clock that only goes forward. */
+uint64_t slm_now(void);
+/* Memory that the system gives when it is first touched: a long context costs nothing until it is read. NULL where
+ * there is none. */
+void *slm_take_memory(uint64_t size);
+/* What a logit is reduced by to become a log-probability. */
+double slm_log_sum_exp(const float *logits, int64_t count);
+/* Read tokens that fit, without logits; on failure the position stays. */
+slm_status slm_session_read(slm_session *session, const int32_t *ids, size_t count);
+
+/* Read up to CHUNK tokens after the position, which stays. SLM_CANCELLED where asked. */
+slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count);
+
+/* Tokens that continue what was read in several ways, each with the keys and values of all layers. */
+struct branches {
+  int64_t most;         /* of tokens */
+  int32_t *parents;     /* [most]: the token before, or -1 for the session's last one */
+  float *keys_values;   /* [layers, most, 2, kv_heads * head_dim] */
+};
+
+/* The same for tokens first to first + count - 1 of `branches`, whose parents were read or are among them. */
+slm_status slm_forward_branches(slm_session *session, struct branches *branches, const int32_t *ids, int64_t first,
+                                int64_t count);
+
+/* Products of a head with what the last forward call made of `count` of its tokens: float [count, head->rows]. The
+ * rows are in ascending order. */
+void slm_forward_head(slm_session *session, const struct matrix *head, const int64_t *rows, int64_t count,
+                      float *logits);
 
 #endif

@@ -16,41 +16,17 @@
 #ifndef SLM_H
 #define SLM_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "slm_text.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
-#define SLM_API __attribute__((visibility("default")))
-#else
-#define SLM_API
-#endif
-
 /* A program built against a header works with any library of the same major version that is not older. */
 #define SLM_VERSION_MAJOR 1
-#define SLM_VERSION_MINOR 0
+#define SLM_VERSION_MINOR 1
 /* Major version << 16 | minor version of the library that was loaded. */
 SLM_API uint32_t slm_version(void);
-
-typedef enum slm_status {
-  SLM_OK = 0,
-  SLM_BAD_ARGUMENT = 1, /* a call that can't be meant so */
-  SLM_NO_FILE = 2,      /* the weight file can't be opened or mapped */
-  SLM_BAD_FILE = 3,     /* it is not a weight file of this version, or is damaged */
-  SLM_BAD_CPU = 4,      /* no kernels for this CPU, or not those asked for */
-  SLM_NO_MEMORY = 5,
-  SLM_CONTEXT_FULL = 6, /* more tokens than the session can hold; nothing was read */
-  SLM_CANCELLED = 7,    /* slm_cancel was called; the session holds what it held before the call */
-  SLM_BAD_NUMBERS = 8   /* the model answered with values that are no numbers */
-} slm_status;
-
-typedef struct slm_error {
-  slm_status status;
-  char text[256]; /* in English, ended by a zero */
-} slm_error;
 
 typedef struct slm_model slm_model;
 typedef struct slm_session slm_session;
@@ -121,6 +97,46 @@ typedef struct slm_stats {
 SLM_API void slm_stats_get(const slm_session *session, slm_stats *stats);
 /* What the session's last failed call says, but for slm_top_k; valid until its next call. */
 SLM_API const char *slm_error_text(const slm_session *session);
+
+/* ---- Decisions: a task answered by a model --------------------------------------------------------------------- */
+
+typedef struct slm_decider slm_decider;
+
+typedef struct slm_decider_options {
+  int32_t context;     /* 0: the model's */
+  int32_t threads;     /* as in slm_session_options */
+  const char *prefix;  /* a file with the keys and values of what every prompt begins with; NULL: it is read at first use */
+  float abstain_below; /* a decision of a lower probability says that it abstains; 0: none does */
+} slm_decider_options;
+
+/* A session with all that a task needs, for one thread at a time. A task of another vocabulary, or a prefix of other
+ * weights, kernels or prompt, is SLM_BAD_FILE. */
+SLM_API slm_status slm_decider_new(const slm_model *model, const slm_task *task, const slm_decider_options *options,
+                                   slm_decider **decider, slm_error *error);
+/* NULL is allowed. */
+SLM_API void slm_decider_free(slm_decider *decider);
+/* What the decider's last failed call says; valid until its next call. */
+SLM_API const char *slm_decider_error_text(const slm_decider *decider);
+/* From any thread, as slm_cancel. */
+SLM_API void slm_decider_cancel(slm_decider *decider);
+
+/* Choose one of the task's labels for an item whose fields are in the order of slm_field_name. */
+SLM_API slm_status slm_classify(slm_decider *decider, const slm_text *fields, size_t count, slm_decision *decision);
+/* The prompt's ids of the last slm_classify, valid until the next call. */
+SLM_API const int32_t *slm_prompt_ids(const slm_decider *decider, size_t *count);
+/* The log-probability of label `choice` by the last slm_classify; NAN where it was not come to. */
+SLM_API double slm_choice_logprob(const slm_decider *decider, int32_t choice);
+
+/* Decide the task's golden items, see slm_check_prompts, and compare their labels and probabilities with what this model
+ * said where it was built: on every CPU the same to the bit, so that a difference means that something broke. */
+SLM_API slm_status slm_self_test(slm_decider *decider, slm_check *check);
+
+/* What the file `prefix` holds, for this model and task, to be written as it is; reads the prefix if need be. Valid until
+ * the decider's next call. */
+SLM_API slm_status slm_prefix_make(slm_decider *decider, const void **bytes, size_t *size);
+
+/* How much of the head's matrix a decision reads: rows of it, of so many, padded. */
+SLM_API void slm_head_rows(const slm_decider *decider, size_t *kept, size_t *all);
 
 #ifdef __cplusplus
 }
