@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from slmc.prompt import Codec, PromptFormat
@@ -13,7 +14,9 @@ from .tokenizer_kinds import KINDS
 LABELS = ("transfer", "transfer money", "weather", "wait", "what", "7")
 
 
+@cache
 def codec(kind: str) -> Codec:
+    """The same each time: training gives other ids in each run."""
     tokenizer = KINDS[kind]()
     end = tokenizer.id_to_token(1)
     form = PromptFormat(

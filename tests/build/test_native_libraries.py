@@ -16,16 +16,17 @@ from typing import Any
 import lief
 import pytest
 
-from slmc.backends.tvm.library import NATIVE, build_library, zig_tools
+from slmc.backends.tvm.library import NATIVE, SOURCES, build_library, zig_tools
 from slmc.backends.tvm.link import library_name
-from slmc.backends.tvm.package import package
+from slmc.backends.tvm.package import HEADERS, package
 from slmc.target import load_target, target_names, targets_folder
 
 pytestmark = pytest.mark.build
 
 MOST_BYTES = 1_500_000
 PAGE = 16384
-HEADER = NATIVE / "slm.h"
+HEADER_NAMES = {"slm.h", "slm_text.h"}
+JAVA_CLASSES = ("Slm", "SlmCheck", "SlmDecider", "SlmDecision", "SlmException", "SlmText")
 TRIPLES = sorted({build.triple for name in target_names() for build in load_target(name).native})
 LINUX = [triple for triple in TRIPLES if "-linux-" in triple]
 ANDROID = [triple for triple in TRIPLES if "-android" in triple]
@@ -52,12 +53,16 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Paths:
 
 
 def functions_of_c() -> set[str]:
-    return set(re.findall(r"^SLM_API\s[^;(]*?\b(slm_\w+)\s*\(", HEADER.read_text(encoding="ascii"), re.MULTILINE))
+    text = "".join(header.read_text(encoding="ascii") for header in HEADERS)
+    return set(re.findall(r"^SLM_API\s[^;(]*?\b(slm_\w+)\s*\(", text, re.MULTILINE))
 
 
 def functions_of_java() -> set[str]:
-    text = (NATIVE / "java" / "org" / "slmc" / "Slm.java").read_text(encoding="utf-8")
-    return {f"Java_org_slmc_Slm_{name}" for name in re.findall(r"public static native \S+ (\w+)\(", text)}
+    found = set()
+    for path in (NATIVE / "java" / "org" / "slmc").glob("*.java"):
+        names = re.findall(r"\bstatic native \S+ (\w+)\(", path.read_text(encoding="utf-8"))
+        found |= {f"Java_org_slmc_{path.stem}_{name}" for name in names}
+    return found
 
 
 # What lief reads from a file must not outlive it, so each file stays. Its own types leave most open.
@@ -85,8 +90,8 @@ def macho(path: Path) -> Any:
 def test_all_targets_have_libraries() -> None:
     assert {*LINUX, *MACOS, *IOS} == set(TRIPLES)
     assert all([LINUX, ANDROID, MACOS, IOS])
-    assert {"slm_open", "slm_version", "slm_kernels", "slm_stats_get"} < functions_of_c()
-    assert len(functions_of_java()) == 16
+    assert {"slm_open", "slm_version", "slm_kernels", "slm_stats_get", "slm_chooser_give"} < functions_of_c()
+    assert len(functions_of_java()) == 42
 
 
 # ---- All ------------------------------------------------------------------------------------------------------------
@@ -318,30 +323,39 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_xcframework_has_its_slices(libraries: Paths, tmp_path: Path) -> None:
-    framework = packaged("ios", libraries, tmp_path) / "slm.xcframework"
+@pytest.mark.parametrize(("target", "platform", "triples"), [("ios", "ios", IOS), ("metal", "macos", MACOS)])
+def test_an_xcframework_has_its_slices(
+    libraries: Paths, tmp_path: Path, target: str, platform: str, triples: list[str]
+) -> None:
+    framework = packaged(target, libraries, tmp_path) / "slm.xcframework"
     plist = plistlib.loads((framework / "Info.plist").read_bytes())
     assert (plist["CFBundlePackageType"], plist["XCFrameworkFormatVersion"]) == ("XFWK", "1.0")
     variants = [one.get("SupportedPlatformVariant") for one in plist["AvailableLibraries"]]
-    assert variants == ["simulator" if triple.endswith("-simulator") else None for triple in IOS]
+    assert variants == ["simulator" if triple.endswith("-simulator") else None for triple in triples]
     expected = {"Info.plist"}
-    for one in plist["AvailableLibraries"]:
-        assert (one["SupportedPlatform"], one["SupportedArchitectures"]) == ("ios", ["arm64"])
-        name = one["LibraryIdentifier"]
-        headers = f"{name}/{one['HeadersPath']}"
-        expected |= {f"{name}/{one['LibraryPath']}", f"{headers}/slm.h", f"{headers}/module.modulemap"}
-        assert (framework / headers / "slm.h").read_bytes() == HEADER.read_bytes()
+    for one, triple in zip(plist["AvailableLibraries"], triples, strict=True):
+        assert (one["SupportedPlatform"], one["SupportedArchitectures"]) == (platform, ["arm64"])
+        folder = framework / one["LibraryIdentifier"]
+        assert one["BinaryPath"] == one["LibraryPath"]
+        assert (folder / one["LibraryPath"]).read_bytes() == libraries[triple].read_bytes()
+        # Not at the root of the headers, which Xcode shares among frameworks.
+        headers = folder / one["HeadersPath"] / "slm"
+        for header in HEADERS:
+            assert (headers / header.name).read_bytes() == header.read_bytes()
+        named = [folder / one["LibraryPath"], headers / "module.modulemap", *(headers / name for name in HEADER_NAMES)]
+        expected |= {path.relative_to(framework).as_posix() for path in named}
     assert files(framework) == expected
 
 
 def test_android_gets_the_java_classes(libraries: Paths, tmp_path: Path) -> None:
     folder = packaged("android", libraries, tmp_path)
-    java = {f"java/org/slmc/{name}.java" for name in ("Slm", "SlmException")}
-    assert files(folder) == {"jniLibs/arm64-v8a/libslm.so", "slm.h", *java}
+    java = {f"java/org/slmc/{name}.java" for name in JAVA_CLASSES}
+    assert files(folder) == {"jniLibs/arm64-v8a/libslm.so", *HEADER_NAMES, *java}
 
 
 def test_macos_gets_the_library_and_its_header(libraries: Paths, tmp_path: Path) -> None:
-    assert files(packaged("metal", libraries, tmp_path)) == {"libslm.dylib", "slm.h"}
+    found = files(packaged("metal", libraries, tmp_path))
+    assert {name for name in found if not name.startswith("slm.xcframework/")} == {"libslm.dylib", *HEADER_NAMES}
 
 
 # ---- The header -----------------------------------------------------------------------------------------------------
@@ -363,7 +377,8 @@ COMPILERS = [
 def test_the_header_compiles(compiler: str, language: str, standard: str, tmp_path: Path) -> None:
     source = tmp_path / f"program.{language.replace('+', 'p')}"
     source.write_text(PROGRAM, encoding="ascii")
-    flags = [f"-std={standard}", *STRICT, f"-I{NATIVE}", "-x", language, str(source), "-o", str(tmp_path / "object")]
+    include = [f"-I{folder}" for folder in SOURCES]
+    flags = [f"-std={standard}", *STRICT, *include, "-x", language, str(source), "-o", str(tmp_path / "object")]
     if compiler.startswith("zig "):
         with zig_tools() as zig:
             zig([compiler.removeprefix("zig "), *flags], "the header")
@@ -373,11 +388,14 @@ def test_the_header_compiles(compiler: str, language: str, standard: str, tmp_pa
     subprocess.run([compiler, *flags], check=True)
 
 
-def test_the_module_map_gives_the_header(libraries: Paths, tmp_path: Path) -> None:
-    """As Swift takes it, by clang's own modules."""
-    framework = packaged("ios", libraries, tmp_path / "ios") / "slm.xcframework"
+@pytest.mark.parametrize("target", ["ios", "metal"])
+def test_the_module_map_gives_the_header(libraries: Paths, tmp_path: Path, target: str) -> None:
+    """As Swift takes it, by clang's own modules, from the folder that the framework names."""
+    framework = packaged(target, libraries, tmp_path / target) / "slm.xcframework"
     source = tmp_path / "program.m"
-    source.write_text("@import slm;\nunsigned version(void) { return slm_version(); }\n", encoding="ascii")
+    source.write_text(
+        "@import slm;\nunsigned program(void) { return slm_version() + slm_field_count(0); }\n", encoding="ascii"
+    )
     for headers in sorted(framework.glob("*/Headers")):
         flags = ["-fmodules", f"-fmodules-cache-path={tmp_path / 'cache'}", f"-I{headers}", *STRICT]
         with zig_tools() as zig:

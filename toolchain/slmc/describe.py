@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from slmc import __version__
@@ -28,6 +29,7 @@ from slmc.rungs import REFERENCE, WORKLOAD
 from slmc.runners.contract import Answer, Chosen, Generated, Result
 from slmc.runners.files import read_result, read_workload
 from slmc.store import Entry
+from slmc.text.task import PREFIX_FILE, TASK_FILE
 from slmc.validate.confidence import Abstaining
 from slmc.validate.report import Report, RungReport
 from slmc.validate.workload import TASK
@@ -73,8 +75,10 @@ def _reference_answer(answer: Answer, labels: tuple[str, ...]) -> ReferenceAnswe
     return ReferenceAnswer(answer=text or "", logprobs={})
 
 
-def make_manifest(plan: Plan, quantized: QuantizedCheckpoint, delegation: Delegation | None) -> Manifest:
-    """Everything but the files, which packing fills in."""
+def make_manifest(
+    plan: Plan, quantized: QuantizedCheckpoint, delegation: Delegation | None, task: Path | None
+) -> Manifest:
+    """Everything but the files, which packing fills in. `task` is the folder that the task's stage made."""
     recipe, target = plan.recipe.recipe, plan.target
     return Manifest(
         name=recipe.name,
@@ -88,6 +92,8 @@ def make_manifest(plan: Plan, quantized: QuantizedCheckpoint, delegation: Delega
         library_by=_library_by(plan),
         artifact=target.layout.artifact,
         tokenizer=target.layout.tokenizer,
+        task=None if task is None else TASK_FILE,
+        prefix=PREFIX_FILE if task is not None and (task / PREFIX_FILE).is_file() else None,
         labels=plan.recipe.labels(),
         files={},
         origins=_origins(plan),

@@ -52,6 +52,11 @@ def compiled_rung(
     )
 
 
+def app_rung(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Rung:
+    """The weights are those of the compiled rung: nothing is read back."""
+    return _rung("app", rungs.APP, lambda: rungs.run_app(store, bundle, manifest, reference))
+
+
 def open_base(plan: Plan) -> Checkpoint | None:
     """The base on its own, to hold against; None where the recipe has no adapter."""
     recipe = plan.recipe.recipe
@@ -83,11 +88,11 @@ def _rung(
     name: RungName,
     file: str,
     climb: Callable[[], Entry | None],
-    tensors: Iterable[tuple[str, bool]],
+    tensors: Iterable[tuple[str, bool]] | None = None,
     adapter: AdapterSurvival | None = None,
 ) -> Rung:
     """A runner that dies is a result too: the report names its cause."""
-    found = compared(tensors)
+    found = None if tensors is None else compared(tensors)
     try:
         with console.step(name) as told:
             entry = climb()

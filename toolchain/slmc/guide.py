@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jinja2
 
+from slmc import integration
 from slmc.backends.executorch.profiles import PROFILES
 from slmc.backends.executorch.tools import TESTED
 from slmc.backends.mlc.conversation import MESSAGE, user_template
@@ -60,14 +61,17 @@ SWIFT = _Language(".trimmingCharacters(in: .whitespacesAndNewlines)", "\\u{{{:x}
 
 
 def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequence[GoldenItem]) -> str | None:
-    """Markdown; None for a backend without a guide. `artifact` is what the backend made."""
+    """Markdown: how to add the bundle to an app, then how to load its parts without that; None where there is neither.
+    `artifact` is what the backend made.
+    """
+    page = integration.page(manifest.target, manifest.backend) if manifest.task is not None else None
     own = _OWN.get(manifest.backend)
     if own is None:
-        return None
+        return page
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown
     template = Path(__file__).with_name(f"guide_{manifest.backend}.md.j2").read_text(encoding="utf-8")
     task = manifest.recipe.task
-    return environment.from_string(template).render(
+    guide = environment.from_string(template).render(
         manifest=manifest,
         tokenizer=f"{manifest.tokenizer}/tokenizer.json",
         kotlin=prompt_expression(codec.format, KOTLIN),
@@ -85,6 +89,7 @@ def make_guide(manifest: Manifest, artifact: Path, codec: Codec, golden: Sequenc
         example=golden[0],
         **own(manifest, artifact),
     )
+    return guide if page is None else f"{page}\n{guide}"
 
 
 def _executorch(manifest: Manifest, artifact: Path) -> dict[str, object]:

@@ -17,11 +17,13 @@ from slmc.bundle.manifest import Manifest, read_manifest, write_manifest
 from slmc.bundle.pack import Content, deliver, pack
 from slmc.checkpoint.lora import merge
 from slmc.checkpoint.reader import open_checkpoint
+from slmc.decisions import make_task
 from slmc.describe import confidence, make_golden, make_manifest, validation
-from slmc.evidence import compiled_rung, open_base, quantized_rung, reference_rung
+from slmc.evidence import app_rung, compiled_rung, open_base, quantized_rung, reference_rung
 from slmc.guide import make_guide
+from slmc.integration import integration
 from slmc.plan import Plan
-from slmc.prompt import Codec, compile_prompt
+from slmc.prompt import TOKENIZER_FILE, Codec, compile_prompt
 from slmc.quantization import Chosen, choose
 from slmc.runners.files import read_workload
 from slmc.sources import locate
@@ -47,6 +49,8 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     error here, but nothing is delivered where a delegate leaves to the CPU what it should run.
     """
     backends.check_tools(plan.backend.value)
+    if plan.task_file and integration(plan.target.name, plan.backend.value):
+        backends.check_tools("tvm")  # whose library reads the task file in the app
     if plan.validate or plan.quantization.calibrated:
         rungs.check_reference()
     merged = merge_stage(plan, store)
@@ -56,8 +60,10 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     compiled = compile_stage(chosen.plan, store, chosen.quantized, codec)
     delegation = backends.check_delegation(chosen.plan, compiled.folder)
     golden = make_golden(chosen.plan, codec, reference)
-    manifest = make_manifest(chosen.plan, chosen.quantized, delegation)
-    content = Content(compiled, chosen.quantized, codec, golden, make_guide(manifest, compiled.folder, codec, golden))
+    task = task_stage(chosen.plan, store, compiled, chosen.quantized, codec)
+    manifest = make_manifest(chosen.plan, chosen.quantized, delegation, task)
+    guide = make_guide(manifest, compiled.folder, codec, golden)
+    content = Content(compiled, chosen.quantized, codec, golden, task, guide)
     stored = _made(chosen.plan, store, chosen.plan.bundle, lambda folder, _: pack(content, manifest, folder))
     bundle = out / plan.name
     deliver(stored.folder, bundle)
@@ -93,6 +99,20 @@ def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint, code
     return CompiledModel(entry.folder, plan.backend.value, plan.target.name, entry.key)
 
 
+def task_stage(
+    plan: Plan, store: Store, compiled: CompiledModel, quantized: QuantizedCheckpoint, codec: Codec
+) -> Path | None:
+    """A folder with what an app asks by; None where the recipe wants none."""
+    if plan.task is None:
+        return None
+    tokenizer = quantized.folder / TOKENIZER_FILE
+
+    def make(folder: Path, _: console.Advance) -> None:
+        make_task(plan, store, compiled.folder, tokenizer, codec, folder)
+
+    return _made(plan, store, plan.task, make).folder
+
+
 def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec, limit: int | None) -> Entry:
     with console.step("reference") as told:
         return told(rungs.run_reference(plan, store, merged, codec, limit))
@@ -106,6 +126,7 @@ def prove(chosen: Chosen, store: Store, bundle: Path, merged: MergedCheckpoint, 
         reference_rung(reference),
         quantized_rung(plan, store, merged, quantized, reference),
         compiled_rung(store, bundle, manifest, quantized, reference),
+        app_rung(store, bundle, manifest, reference),
         Rung("device", None),
     ]
     models: dict[RungName, MergedCheckpoint | QuantizedCheckpoint] = {"reference": merged, "quantized": quantized}

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from slmc import __version__, digest
+from slmc import __version__, digest, integration
 from slmc.architecture import CALIBRATED, EMBEDDING, HEAD, Architecture
 from slmc.config_json import read_architecture
 from slmc.errors import InputError, RecipeError
@@ -76,6 +76,8 @@ class Plan:
     activations: Choice[Activations]
     mlc_llm: Choice[MlcLlm | None]
     """What compiles backend mlc's library; None for slmc's own compiler, and for any other backend."""
+    task_file: bool
+    """Tokenizer, prompt and labels are compiled too; backend mlc's engine has its own."""
     validate: bool
     architecture: Architecture
     quantization: Quantization
@@ -149,9 +151,24 @@ class Plan:
         return Stage("compile", inputs)
 
     @cached_property
+    def task(self) -> Stage | None:
+        """What an app asks by. The compiled model is asked the golden items, where this machine can run it."""
+        if not self.task_file:
+            return None
+        inputs = {
+            "compile": self.compile.key,
+            "recipe": self.recipe.digest(),
+            "data": data_digests(self.recipe),
+            "integration": integration.digest_of(self.target.name, self.backend.value),
+            "tools": tool_versions(("tokenizers", *TOOLS["tvm"])),
+        }
+        return Stage("task", inputs)
+
+    @cached_property
     def bundle(self) -> Stage:
         inputs = {
             "compile": self.compile.key,
+            "task": None if self.task is None else self.task.key,
             "recipe": self.recipe.digest(),
             "data": data_digests(self.recipe),
             # Its golden file holds the reference's answers.
@@ -162,7 +179,8 @@ class Plan:
     @property
     def stages(self) -> tuple[Stage, ...]:
         foundation = (self.foundation,) if self.unmerged else ()
-        return (self.merge, *foundation, self.quantize, self.compile, self.bundle)
+        task = () if self.task is None else (self.task,)
+        return (self.merge, *foundation, self.quantize, self.compile, *task, self.bundle)
 
     @property
     def steps(self) -> tuple[Plan, ...]:
@@ -235,6 +253,7 @@ def resolve(recipe: LoadedRecipe, target: Target, options: Options | None = None
         triples=native_triples(target) if backend.value == "tvm" else (),
         activations=_activations(recipe, overrides, backend.value),
         mlc_llm=_mlc_llm(recipe, overrides, backend.value, architecture),
+        task_file=overrides.task_file and backend.value != "mlc",
         validate=options.validate,
         architecture=architecture,
         quantization=quantization,

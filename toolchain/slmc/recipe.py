@@ -170,6 +170,10 @@ class TargetOverrides(Strict):
         description="backend tvm: int8, the default, finds 8-bit integers for them as the model runs; float32 leaves "
         "them as they are, which is exact and slower. Backend mlc: float16, the default, or float32",
     )
+    task_file: bool = Field(
+        default=True,
+        description="false leaves tokenizer, prompt and labels to the app, where the tokenizer has no compiled form",
+    )
     mlc_llm: Annotated[str, StringConstraints(pattern=r"^(/.+|[A-Za-z0-9._-]+)$")] | None = Field(
         default=None,
         description="backend mlc: the command of MLC-LLM that compiles the library, by name or absolute path; none for "

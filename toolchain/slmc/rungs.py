@@ -5,6 +5,7 @@ reference/   workload.jsonl, reference.jsonl, and watched.jsonl: the same worklo
              codec/, the tokenizer and prompt format that the torch rungs read and write text with
 quantized/   quantized.jsonl
 compiled/    compiled.jsonl
+app/         app.jsonl
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from slmc.store import Entry, Stage, Store
 from slmc.validate.workload import make_workload, with_watch
 
 WORKLOAD, WATCHED = "workload.jsonl", "watched.jsonl"
-REFERENCE, QUANTIZED, COMPILED = "reference.jsonl", "quantized.jsonl", "compiled.jsonl"
+REFERENCE, QUANTIZED, COMPILED, APP = "reference.jsonl", "quantized.jsonl", "compiled.jsonl", "app.jsonl"
 CODEC = "codec"
 TIMEOUT_S = 6 * 3600.0
 
@@ -87,10 +88,25 @@ def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entr
     here = backends.here(store, manifest.backend, bundle / manifest.artifact)
     if here is None:
         return None
-    machine = [platform.node(), platform.system(), platform.machine()]
-    stage = Stage("compiled", {"bundle": manifest.digest, "reference": reference.key, "machine": machine})
+    stage = Stage("compiled", {"bundle": manifest.digest, "reference": reference.key, "machine": _machine()})
     command = [*bundle_command(bundle, manifest), *here]
     return _answer(store, stage, command, reference.folder / WATCHED, COMPILED)
+
+
+def run_app(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry | None:
+    """Ask the bundle as an app does, by its task file. None where it has none, or this machine can't run it so."""
+    here = backends.here(store, manifest.backend, bundle / manifest.artifact)
+    if manifest.backend != "tvm" or manifest.task is None or here is None:
+        return None
+    stage = Stage("app", {"bundle": manifest.digest, "reference": reference.key, "machine": _machine()})
+    command = [*bundle_command(bundle, manifest), *here, "--task", str(bundle / manifest.task)]
+    if manifest.prefix is not None:
+        command += ["--prefix", str(bundle / manifest.prefix)]
+    return _answer(store, stage, command, reference.folder / WATCHED, APP)
+
+
+def _machine() -> list[str]:
+    return [platform.node(), platform.system(), platform.machine()]
 
 
 def reference_command(model: Path, codec: Path) -> list[str]:

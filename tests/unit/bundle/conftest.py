@@ -44,6 +44,7 @@ def content(recipe_folder: Path, tmp_path: Path) -> Content:
         quantized=QuantizedCheckpoint(recipe_folder / "base", architecture, "d"),
         codec=codec,
         golden=golden,
+        task=None,
         guide=None,
     )
 

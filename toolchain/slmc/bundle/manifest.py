@@ -123,6 +123,13 @@ class Manifest(Strict):
     delegation: Delegation | None = Field(default=None, description="of backend executorch; null for any other")
     artifact: str = Field(description="folder that the backend's runner loads")
     tokenizer: str = Field(description="folder with tokenizer.json and prompt.json")
+    task: str | None = Field(
+        default=None,
+        description="file with tokenizer, prompt and labels, compiled; null where there is none",
+    )
+    prefix: str | None = Field(
+        default=None, description="file with the keys and values of what every prompt begins with; backend tvm"
+    )
     labels: tuple[str, ...] = ()
     files: dict[str, FileEntry] = Field(description="every file of the bundle but this one")
     origins: Origins

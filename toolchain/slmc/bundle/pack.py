@@ -25,6 +25,8 @@ class Content:
     quantized: QuantizedCheckpoint
     codec: Codec
     golden: Sequence[GoldenItem]
+    task: Path | None
+    """Folder with the task file and what goes with it."""
     guide: str | None
     """README.md, for whoever puts the bundle into an app."""
 
@@ -34,6 +36,8 @@ def pack(content: Content, manifest: Manifest, folder: Path) -> None:
     shutil.copytree(content.compiled.folder, folder / manifest.artifact, ignore=shutil.ignore_patterns(".stage.json"))
     _write_tokenizer(content, folder / manifest.tokenizer)
     write_golden(content.golden, folder)
+    if content.task is not None:
+        shutil.copytree(content.task, folder, ignore=shutil.ignore_patterns(".stage.json"), dirs_exist_ok=True)
     if content.guide is not None:
         (folder / "README.md").write_text(content.guide, encoding="utf-8")
     write_manifest(manifest.model_copy(update={"files": list_files(folder)}), folder)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from slmc.errors import InputError
 from slmc.prompt import Codec
 from slmc.runners.answers import Answering, Times
 from slmc.runners.choose import Logits, Verdict, search
@@ -24,14 +25,34 @@ from slmc.runners.logprobs import log_softmax, position
 from slmc.text.choices import Branch, tree
 
 
-def answer_all(engine: Engine, workload: Workload, codec: Codec | None, writer: ResultWriter) -> None:
-    """Raises InputError for an item that the engine can't hold, before any is answered."""
+class Decider(Protocol):
+    """What chooses among a task's own labels from an item's fields: text in, decision out."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    def decide(self, fields: Mapping[str, str]) -> tuple[Ids, Verdict, Times]:
+        """The prompt's ids as it read them, the verdict and the times."""
+        ...
+
+
+def answer_all(
+    engine: Engine, workload: Workload, codec: Codec | None, writer: ResultWriter, decider: Decider | None = None
+) -> None:
+    """Raises InputError for an item that the engine can't hold, before any is answered, or for choices that are not
+    the decider's labels.
+    """
     prompts = read_prompts(workload, codec, engine)
     trees = {name: tree(choices) for name, choices in workload.header.choices.items()}
     answering = Answering(workload, codec)
+    if decider is not None:
+        _check_labels(decider, workload)
     for item in workload.items:
         prompt, model = prompts[item.id], _Timed(engine)
-        if isinstance(item, ChooseItem):
+        if decider is not None and isinstance(item, ChooseItem) and item.fields is not None:
+            prompt, verdict, times = decider.decide(item.fields)
+            writer.answer(answering.chosen(item, prompt, verdict, times))
+        elif isinstance(item, ChooseItem):
             verdict = decide(model, prompt, trees[item.choices])
             writer.answer(answering.chosen(item, prompt, verdict, model.times))
         elif isinstance(item, ScoreItem):
@@ -39,6 +60,15 @@ def answer_all(engine: Engine, workload: Workload, codec: Codec | None, writer: 
         else:
             ids, logprobs = _generate(model, prompt, item, workload.header.end_id)
             writer.answer(answering.generated(item, prompt, ids, logprobs, model.times))
+
+
+def _check_labels(decider: Decider, workload: Workload) -> None:
+    for name, choices in workload.header.choices.items():
+        if len(choices) != len(decider.labels):
+            raise InputError(
+                f"choices {name!r} of the workload are {len(choices)}, the task file has {len(decider.labels)} labels",
+                todo="take the workload that was made for this bundle",
+            )
 
 
 class _Timed:

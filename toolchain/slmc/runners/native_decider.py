@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping
-from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint64, c_void_p
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
 from slmc.errors import RunnerError
 from slmc.models.compiled import WEIGHTS, read_compiled
+from slmc.runners.answers import Times
+from slmc.runners.choose import Verdict
+from slmc.runners.contract import Ids
 from slmc.runners.native_engine import load_library, open_library
 from slmc.text.native_text import Error, NativeTask, Text
 
@@ -36,6 +40,43 @@ class _Decision(Structure):
     )
 
 
+class _Check(Structure):
+    _fields_ = (("items", c_int32), ("failed", c_int32), ("text", c_char * 256))
+
+
+class _Sampling(Structure):
+    _fields_ = (
+        ("temperature", c_float),
+        ("top_p", c_float),
+        ("top_k", c_int32),
+        ("max_tokens", c_int32),
+        ("seed", c_uint64),
+        ("stops", POINTER(Text)),
+        ("stop_count", c_size_t),
+    )
+
+
+class Done(IntEnum):
+    """`slm_done`."""
+
+    MORE = 0
+    ENDED = 1
+    STOPPED = 2
+    LENGTH = 3
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer in text, or as much of it as there was room for."""
+
+    ids: tuple[int, ...]
+    """Without the end token; those of a stop string are among them."""
+    text: str
+    logprobs: tuple[float, ...]
+    """Of each id, and of the end token where it came: over the whole vocabulary, as the model says it."""
+    done: Done
+
+
 @dataclass(frozen=True)
 class Decision:
     choice: int
@@ -54,6 +95,14 @@ class Decision:
     encode_ms: float
     prefill_ms: float
     decode_ms: float
+
+
+@dataclass(frozen=True)
+class Check:
+    items: int
+    failed: int | None
+    """The first item that came out otherwise."""
+    text: str
 
 
 class NativeDecider:
@@ -98,9 +147,8 @@ class NativeDecider:
     def classify(self, fields: Mapping[str, str]) -> Decision:
         """The likeliest label for an item."""
         contents = [fields[name].encode() for name in self.fields]
-        texts = (Text * len(contents))(*map(Text.of, contents))
         found = _Decision()
-        self._check(self._slm.slm_classify(self._decider, texts, len(contents), byref(found)))
+        self._check(self._slm.slm_classify(self._decider, _texts(contents), len(contents), byref(found)))
         count = c_size_t()
         ids = self._slm.slm_prompt_ids(self._decider, byref(count))
         logprobs = {i: self._slm.slm_choice_logprob(self._decider, i) for i in range(len(self.labels))}
@@ -119,6 +167,57 @@ class NativeDecider:
             decode_ms=found.decode_nanoseconds / 1e6,
         )
 
+    def cancel(self) -> None:
+        """From any thread: what is being decided, or else the next, ends with an error."""
+        self._slm.slm_decider_cancel(self._decider)
+
+    def decide(self, fields: Mapping[str, str]) -> tuple[Ids, Verdict, Times]:
+        """The same as the runner contract's answers have it."""
+        found = self.classify(fields)
+        times = Times(
+            prefill_ms=found.prefill_ms,
+            decode_ms=found.decode_ms,
+            prefill_tokens=found.prefill_tokens,
+            decode_tokens=found.decode_tokens,
+            decode_steps=found.decode_steps,
+        )
+        return found.prompt_ids, Verdict(found.choice, dict(found.logprobs), found.unexplored), times
+
+    def generate(
+        self,
+        fields: Mapping[str, str],
+        *,
+        max_tokens: int = 0,
+        stops: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Generation:
+        """Write an item's answer, greedily at temperature 0; within the task's grammar where it has one.
+
+        0 max_tokens are as many as there is room for, 0 top_k are all tokens.
+        """
+        contents = [fields[name].encode() for name in self.fields]
+        endings = [stop.encode() for stop in stops]
+        asked = _Sampling(temperature, top_p, top_k, max_tokens, seed, _texts(endings), len(endings))
+        self._check(self._slm.slm_answer_begin(self._decider, _texts(contents), len(contents), byref(asked)))
+        text, done = Text(), c_int32()
+        parts = []
+        while done.value == Done.MORE:
+            self._check(self._slm.slm_answer_next(self._decider, byref(text), byref(done)))
+            parts.append(str(text))
+        count = c_size_t()
+        ids = self._slm.slm_answer_ids(self._decider, byref(count))[: count.value]
+        logprobs = self._slm.slm_answer_logprobs(self._decider, byref(count))[: count.value]
+        return Generation(tuple(ids), "".join(parts), tuple(logprobs), Done(done.value))
+
+    def self_test(self) -> Check:
+        """Decide the golden items, and hold them against what was said where the task was built."""
+        found = _Check()
+        self._check(self._slm.slm_self_test(self._decider, byref(found)))
+        return Check(found.items, None if found.failed < 0 else found.failed, found.text.decode("utf-8", "replace"))
+
     def prefix(self) -> bytes:
         """The file that has what every prompt begins with, read by the model."""
         content, size = c_void_p(), c_size_t()
@@ -131,15 +230,27 @@ class NativeDecider:
             raise RunnerError(text.decode("utf-8", "replace"))
 
 
+def _texts(contents: Sequence[bytes]) -> ctypes.Array[Text]:
+    """The bytes must outlive them."""
+    return (Text * len(contents))(*map(Text.of, contents))
+
+
 @cache
 def _declared(slm: ctypes.CDLL) -> ctypes.CDLL:
     """The functions of a library with their types."""
     slm.slm_decider_new.argtypes = [c_void_p, c_void_p, POINTER(_Options), POINTER(c_void_p), POINTER(Error)]
     slm.slm_decider_free.argtypes, slm.slm_decider_free.restype = [c_void_p], None
     slm.slm_decider_error_text.argtypes, slm.slm_decider_error_text.restype = [c_void_p], c_char_p
+    slm.slm_decider_cancel.argtypes, slm.slm_decider_cancel.restype = [c_void_p], None
     slm.slm_classify.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(_Decision)]
     slm.slm_prompt_ids.argtypes, slm.slm_prompt_ids.restype = [c_void_p, POINTER(c_size_t)], POINTER(c_int32)
     slm.slm_choice_logprob.argtypes, slm.slm_choice_logprob.restype = [c_void_p, c_int32], c_double
+    slm.slm_answer_begin.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(_Sampling)]
+    slm.slm_answer_next.argtypes = [c_void_p, POINTER(Text), POINTER(c_int32)]
+    slm.slm_answer_ids.argtypes, slm.slm_answer_ids.restype = [c_void_p, POINTER(c_size_t)], POINTER(c_int32)
+    slm.slm_answer_logprobs.argtypes = [c_void_p, POINTER(c_size_t)]
+    slm.slm_answer_logprobs.restype = POINTER(c_double)
+    slm.slm_self_test.argtypes = [c_void_p, POINTER(_Check)]
     slm.slm_prefix_make.argtypes = [c_void_p, POINTER(c_void_p), POINTER(c_size_t)]
     slm.slm_head_rows.argtypes, slm.slm_head_rows.restype = [c_void_p, POINTER(c_size_t), POINTER(c_size_t)], None
     return slm

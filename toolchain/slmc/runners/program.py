@@ -14,7 +14,7 @@ from slmc.runners import machine
 from slmc.runners.contract import Environment, Footer, ResultHeader, Workload
 from slmc.runners.engine import Engine
 from slmc.runners.files import ResultWriter
-from slmc.runners.loop import answer_all
+from slmc.runners.loop import Decider, answer_all
 
 
 def options(description: str, threads: int) -> argparse.ArgumentParser:
@@ -38,11 +38,16 @@ def open_codec(folder: Path | None) -> Codec | None:
 
 
 def answer(
-    engine: Engine, chosen: argparse.Namespace, workload: Workload, environment: Environment, load_ms: float
+    engine: Engine,
+    chosen: argparse.Namespace,
+    workload: Workload,
+    environment: Environment,
+    load_ms: float,
+    decider: Decider | None = None,
 ) -> None:
-    """Answer every item with an engine, one after another, into the result."""
+    """Answer every item with an engine, one after another, into the result; those that a decider can, with it."""
     with ResultWriter(chosen.result, ResultHeader(workload=workload.digest, environment=environment)) as writer:
-        answer_all(engine, workload, open_codec(chosen.codec), writer)
+        answer_all(engine, workload, open_codec(chosen.codec), writer, decider)
         writer.finish(Footer(peak_memory_bytes=machine.peak_memory_bytes(), load_ms=load_ms))
 
 

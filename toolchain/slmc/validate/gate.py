@@ -61,7 +61,7 @@ def _checks(gates: Gates, rung: RungReport, answers: Answers) -> Iterator[Check]
             yield _divergence_check(gates.max_mean_kl, rung, answers.against_reference)
     if answers.fine_tune is not None:
         yield _survival_check(gates.min_survival, rung, answers.fine_tune)
-    if rung.name in ("compiled", "device") and answers.against_previous is not None:
+    if rung.name in ("compiled", "app", "device") and answers.against_previous is not None:
         yield _agreement_check(gates.min_agreement, rung, answers.against_previous)
 
 

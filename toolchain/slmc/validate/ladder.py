@@ -128,6 +128,8 @@ def _adds(name: RungName, answers: Answers | None) -> str | None:
     """The weights are read back at each rung, so a difference from the one below has this cause."""
     if name == "quantized":
         return "weight quantization"
+    if name == "app":
+        return "the task file's prompt, tokenizer, search"
     if name == "device":
         return "the device"
     if name == "compiled" and answers is not None:

@@ -16,7 +16,8 @@ from slmc.validate.metrics import FieldScore, LabelScore
 from slmc.validate.speed import TaskSpeed
 from slmc.validate.statistics import Interval, Paired, Proportion, Verdict
 
-RungName = Literal["reference", "quantized", "compiled", "device"]
+RungName = Literal["reference", "quantized", "compiled", "app", "device"]
+"""`app` is the compiled model asked by the bundle's own task file, as an app does: text in, decision out."""
 Gate = Literal[
     "adapter",
     "weights",

@@ -1,9 +1,12 @@
 """Where each system's developers look for a native library.
 
 Linux      libslm.so, slm.h
-macOS      libslm.dylib, slm.h
+macOS      libslm.dylib, slm.h, and slm.xcframework with the same library for SwiftPM
 Android    jniLibs/arm64-v8a/libslm.so, as Gradle takes it, java/org/slmc with the classes for it, and slm.h
 iOS        slm.xcframework with a slice for devices and one for the simulator, each with header and module map
+
+A slice's headers lie in a folder of the module's name, where clang looks too: Xcode copies all frameworks' headers into
+one folder, and two module maps at its root end the build (github.com/swiftlang/swift-build/issues/1746).
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from pathlib import Path
 
 from slmc import text
 from slmc.backends.tvm.library import NATIVE
-from slmc.backends.tvm.link import library_name, system_of
+from slmc.backends.tvm.link import System, library_name, system_of
 
 HEADERS, FRAMEWORK, JAVA = (NATIVE / "slm.h", text.HEADER), "slm.xcframework", "java"
-_MODULE = 'module slm {\n  header "slm.h"\n  export *\n}\n'
+_MODULE = "slm"
+_MODULE_MAP = f'module {_MODULE} {{\n  header "slm.h"\n  export *\n}}\n'
+_OF_APPLE = ("ios", "macos")
 
 
 def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None]) -> Mapping[str, Path]:
@@ -27,16 +32,16 @@ def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None
     for triple, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         build(triple, path)
-        if system_of(triple).name == "ios":
-            headers = path.parent / "Headers"
-            headers.mkdir()
-            _copy_headers(headers)
-            (headers / "module.modulemap").write_text(_MODULE, encoding="ascii")
-        else:
+        name = system_of(triple).name
+        if name != "ios":
             _copy_headers(out)
-        if system_of(triple).name == "android":
+        if name == "macos":
+            _copy(path, out / FRAMEWORK / _identifier(triple) / path.name)
+        if name in _OF_APPLE:
+            _write_module(out / FRAMEWORK / _identifier(triple) / "Headers" / _MODULE)
+        if name == "android":
             shutil.copytree(NATIVE / JAVA, out / JAVA)
-    slices = [_slice(triple) for triple in triples if system_of(triple).name == "ios"]
+    slices = [_slice(triple) for triple in triples if system_of(triple).name in _OF_APPLE]
     if slices:
         plist = {"AvailableLibraries": slices, "CFBundlePackageType": "XFWK", "XCFrameworkFormatVersion": "1.0"}
         (out / FRAMEWORK / "Info.plist").write_bytes(plistlib.dumps(plist))
@@ -45,7 +50,17 @@ def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None
 
 def _copy_headers(folder: Path) -> None:
     for header in HEADERS:
-        shutil.copyfile(header, folder / header.name)
+        _copy(header, folder / header.name)
+
+
+def _write_module(folder: Path) -> None:
+    _copy_headers(folder)
+    (folder / "module.modulemap").write_text(_MODULE_MAP, encoding="ascii")
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, to)
 
 
 def _place(triple: str) -> Path:
@@ -58,20 +73,26 @@ def _place(triple: str) -> Path:
 
 
 def _identifier(triple: str) -> str:
-    return "ios-arm64-simulator" if system_of(triple).simulator else "ios-arm64"
+    system = system_of(triple)
+    return f"{system.name}-{_architecture(system)}{'-simulator' if system.simulator else ''}"
+
+
+def _architecture(system: System) -> str:
+    """As Apple calls it."""
+    return "arm64" if system.machine == "aarch64" else system.machine
 
 
 def _slice(triple: str) -> dict[str, object]:
     """An entry of the framework's Info.plist, as `xcodebuild -create-xcframework` writes it."""
-    name = library_name(triple)
+    name, system = library_name(triple), system_of(triple)
     entry: dict[str, object] = {
         "BinaryPath": name,
         "HeadersPath": "Headers",
         "LibraryIdentifier": _identifier(triple),
         "LibraryPath": name,
-        "SupportedArchitectures": ["arm64"],
-        "SupportedPlatform": "ios",
+        "SupportedArchitectures": [_architecture(system)],
+        "SupportedPlatform": system.name,
     }
-    if system_of(triple).simulator:
+    if system.simulator:
         entry["SupportedPlatformVariant"] = "simulator"
     return entry

@@ -1,0 +1,11 @@
+import Foundation
+
+/// In English, for a log.
+public struct ClassifierError: LocalizedError, CustomStringConvertible, Sendable {
+  public let description: String
+  public var errorDescription: String? { description }
+
+  init(_ description: String) {
+    self.description = description
+  }
+}

@@ -1,0 +1,51 @@
+"""What an app's engineer adds to the app, into a bundle: a Gradle module, a Swift package.
+
+They lie under targets/ as they are delivered. `android/` in a bundle is a Gradle module; a bundle for iOS or macOS is a
+Swift package itself, its sources those that both flavours share and those of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from slmc import digest
+from slmc.names import BackendName, TargetName
+from slmc.target import targets_folder
+
+_SHARED = ("Sources", "Tests")
+_FLAVOURS = {"tvm": "native", "coreml": "coreml"}
+_PAGE = "README.md"
+
+
+def integration(target: TargetName, backend: BackendName) -> Path | None:
+    """The folder that is delivered; None where a backend has none for a target."""
+    if target == "android" and backend in ("tvm", "executorch"):
+        return targets_folder() / "android" / "integration"
+    if target in ("ios", "metal") and backend in _FLAVOURS:
+        return targets_folder() / "ios" / "integration"
+    return None
+
+
+def digest_of(target: TargetName, backend: BackendName) -> str | None:
+    """Names what would be delivered."""
+    found = integration(target, backend)
+    return None if found is None else digest.of_value(digest.of_folder(found))
+
+
+def copy_integration(target: TargetName, backend: BackendName, folder: Path) -> None:
+    found = integration(target, backend)
+    if found is None:
+        return
+    if target == "android":
+        shutil.copytree(found, folder / "android")
+        return
+    for name in _SHARED:
+        shutil.copytree(found / name, folder / name)
+    shutil.copytree(found / _FLAVOURS[backend], folder, dirs_exist_ok=True)
+
+
+def page(target: TargetName, backend: BackendName) -> str | None:
+    """How to add it and ask, as Markdown; None where there is none."""
+    found = integration(target, backend)
+    return None if found is None else (found / _PAGE).read_text(encoding="utf-8")
