@@ -141,7 +141,6 @@ def here(store: Store, backend: BackendName, artifact: Path) -> list[str] | None
     """
     from slmc.backends.executorch.profiles import PROFILES
     from slmc.backends.mlc.stored import stored_library as stored_mlc_library
-    from slmc.backends.tvm.stored import stored_library
 
     if backend == "executorch":
         return [] if PROFILES[read_exported(artifact).delegation.delegate].runs_here else None
@@ -149,5 +148,12 @@ def here(store: Store, backend: BackendName, artifact: Path) -> list[str] | None
         return ["--library", str(stored_mlc_library(store, artifact))]
     if backend != "tvm" or library_here(read_compiled(artifact)) is not None:
         return []
+    return ["--library", str(library_of_this_machine(store))]
+
+
+def library_of_this_machine(store: Store) -> Path:
+    """The native library, built once."""
+    from slmc.backends.tvm.stored import stored_library
+
     triple, *_ = native_triples(load_target("host"))
-    return ["--library", str(stored_library(store, triple))]
+    return stored_library(store, triple)

@@ -20,6 +20,7 @@ from slmc.recipe import Classify
 from slmc.runners.coreml import open_coreml
 from slmc.runners.engine import Engine
 from slmc.runners.loop import decide
+from slmc.runners.native_decider import NativeDecider
 from slmc.runners.native_engine import NativeEngine
 from slmc.runners.stream import written
 from slmc.text.choices import tree
@@ -35,22 +36,47 @@ def command(bundle: Path, text: str | None, fields: Sequence[str], threads: int,
     """Put TEXT into BUNDLE's prompt and print the answer: a label with its probability, or text as it is written."""
     manifest = verify(bundle)
     codec = Codec.open(bundle / manifest.tokenizer)
-    _, prompt = codec.prompt(_fields(codec, text, fields))
-    engine = _open(bundle, manifest, threads)
-    start = time.perf_counter()
-    if isinstance(manifest.recipe.task, Classify):
-        answer = _choose(engine, codec, prompt, manifest)
-        if not as_json:
-            click.echo(f"{answer['label']}  {answer['probability']:.3f}")
+    given = _fields(codec, text, fields)
+    if manifest.backend == "tvm" and manifest.task is not None and manifest.labels:
+        answer, kernels = _decide(bundle, manifest, given, threads)
     else:
-        answer = _write(engine, codec, prompt, manifest.recipe.task.max_tokens, quiet=as_json)
-    answer |= {"milliseconds": (time.perf_counter() - start) * 1000, "prompt_tokens": len(prompt)}
+        answer, kernels = _ask(bundle, manifest, codec, given, threads, quiet=as_json)
+    if manifest.labels and not as_json:
+        click.echo(f"{answer['label']}  {answer['probability']:.3f}")
     if as_json:
         print_json(answer)
         return
     if answer.get("abstain"):
         err.print("[yellow]abstain:[/] the probability is below the bundle's threshold")
-    err.print(f"[dim]{len(prompt)} tokens read, {answer['milliseconds']:.1f} ms, {engine.kernels}[/]")
+    err.print(f"[dim]{answer['prompt_tokens']} tokens read, {answer['milliseconds']:.1f} ms, {kernels}[/]")
+
+
+def _decide(bundle: Path, manifest: Manifest, fields: Mapping[str, str], threads: int) -> tuple[dict[str, object], str]:
+    """By the task file, in C alone, and the kernels that ran."""
+    assert manifest.task is not None, "the bundle has a task file"
+    prefix = None if manifest.prefix is None else bundle / manifest.prefix
+    decider = NativeDecider(bundle / manifest.artifact, bundle / manifest.task, threads=threads, prefix=prefix)
+    start = time.perf_counter()
+    found = decider.classify(fields)
+    spent = (time.perf_counter() - start) * 1000
+    answer = _labelled(manifest, found.choice, found.probability)
+    return answer | {"milliseconds": spent, "prompt_tokens": len(found.prompt_ids)}, decider.kernels
+
+
+def _ask(
+    bundle: Path, manifest: Manifest, codec: Codec, fields: Mapping[str, str], threads: int, *, quiet: bool
+) -> tuple[dict[str, object], str]:
+    """By an engine and what is here in Python, and the kernels or delegate that ran."""
+    _, prompt = codec.prompt(fields)
+    engine = _open(bundle, manifest, threads)
+    start = time.perf_counter()
+    task = manifest.recipe.task
+    if isinstance(task, Classify):
+        answer = _choose(engine, codec, prompt, manifest)
+    else:
+        answer = _write(engine, codec, prompt, task.max_tokens, quiet=quiet)
+    spent = (time.perf_counter() - start) * 1000
+    return answer | {"milliseconds": spent, "prompt_tokens": len(prompt)}, engine.kernels
 
 
 def _open(bundle: Path, manifest: Manifest, threads: int) -> Engine:
@@ -94,11 +120,14 @@ def _usage(wanted: Sequence[str]) -> str:
 def _choose(engine: Engine, codec: Codec, prompt: Sequence[int], manifest: Manifest) -> dict[str, object]:
     root = tree([tuple(codec.answer(label)) for label in manifest.labels])
     verdict = decide(engine, tuple(prompt), root)
-    probability = math.exp(verdict.logprobs[verdict.choice])
+    return _labelled(manifest, verdict.choice, math.exp(verdict.logprobs[verdict.choice]))
+
+
+def _labelled(manifest: Manifest, choice: int, probability: float) -> dict[str, object]:
     abstain = manifest.confidence.abstain if manifest.confidence else None
     limit = abstain.threshold if abstain else None
     return {
-        "label": manifest.labels[verdict.choice],
+        "label": manifest.labels[choice],
         "probability": probability,
         # No threshold in a fitted rule means that none was good enough.
         "abstain": bool(abstain) and (limit is None or probability < limit),

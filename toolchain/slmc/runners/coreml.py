@@ -39,12 +39,14 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, required=True)
     parser.add_argument("--simulate", action="store_true", default=not _ON_A_MAC)
     parser.add_argument("--units", choices=get_args(Units), help="on a Mac; by default those that it is laid out for")
+    program.task_options(parser)
     chosen = parser.parse_args()
     workload = read_workload(chosen.workload)
     start = time.perf_counter()
     simulated = chosen.simulate
 
     engine = open_coreml(chosen.artifact, chosen.threads, simulated=simulated, units=chosen.units)
+    decider = program.open_decider(engine, chosen)
     load_ms = (time.perf_counter() - start) * 1000
     environment = Environment(
         device=machine.device_name(),
@@ -58,7 +60,7 @@ def main() -> None:
         simulated=simulated,
         batched=False,
     )
-    program.answer(engine, chosen, workload, environment, load_ms)
+    program.answer(engine, chosen, workload, environment, load_ms, decider)
 
 
 if __name__ == "__main__":

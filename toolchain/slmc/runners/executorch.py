@@ -14,10 +14,12 @@ from slmc.runners.files import read_workload
 def main() -> None:
     parser = program.options("Answer a workload with a model that the executorch backend exported.", threads=1)
     parser.add_argument("--artifact", type=Path, required=True)
+    program.task_options(parser)
     chosen = parser.parse_args()
     workload = read_workload(chosen.workload)
     start = time.perf_counter()
     engine = ExecutorchEngine(chosen.artifact, chosen.threads)
+    decider = program.open_decider(engine, chosen)
     load_ms = (time.perf_counter() - start) * 1000
     environment = Environment(
         device=machine.device_name(),
@@ -31,7 +33,7 @@ def main() -> None:
         activations=engine.activations,
         batched=False,
     )
-    program.answer(engine, chosen, workload, environment, load_ms)
+    program.answer(engine, chosen, workload, environment, load_ms, decider)
 
 
 if __name__ == "__main__":

@@ -117,16 +117,16 @@ def decide(model: Stepping, prompt: Ids, root: Branch) -> Verdict:
             if held is None:
                 logits = model.extend((*prompt, *wanted))
             else:
-                shared = _shared(held, wanted)
-                model.rewind(len(prompt) + shared)
-                logits = model.extend(wanted[shared:])
+                same = shared(held, wanted)
+                model.rewind(len(prompt) + same)
+                logits = model.extend(wanted[same:])
             held, wanted = wanted, steps.send(logits)
     except StopIteration as done:
         verdict: Verdict = done.value
         return verdict
 
 
-def _shared(first: Ids, second: Ids) -> int:
+def shared(first: Ids, second: Ids) -> int:
     """Length of the common start; less than all of `second`, as a search asks for no path that it has passed."""
     count = 0
     for one, other in zip(first, second, strict=False):

@@ -16,28 +16,12 @@ from slmc.models.compiled import WEIGHTS, read_compiled
 from slmc.runners.answers import Times
 from slmc.runners.choose import Verdict
 from slmc.runners.contract import Ids
-from slmc.runners.native_engine import load_library, open_library
-from slmc.text.native_text import Error, NativeTask, Text
+from slmc.runners.native_engine import Info, load_library, open_library
+from slmc.text.native_text import Error, NativeTask, RawDecision, Text, texts_of
 
 
 class _Options(Structure):
     _fields_ = (("context", c_int32), ("threads", c_int32), ("prefix", c_char_p), ("abstain_below", c_float))
-
-
-class _Decision(Structure):
-    _fields_ = (
-        ("choice", c_int32),
-        ("probability", c_float),
-        ("unexplored", c_float),
-        ("abstained", c_int32),
-        ("prompt_tokens", c_int32),
-        ("prefill_tokens", c_int32),
-        ("decode_tokens", c_int32),
-        ("decode_steps", c_int32),
-        ("encode_nanoseconds", c_uint64),
-        ("prefill_nanoseconds", c_uint64),
-        ("decode_nanoseconds", c_uint64),
-    )
 
 
 class _Check(Structure):
@@ -138,6 +122,14 @@ class NativeDecider:
             self._slm.slm_close(self._model)
 
     @property
+    def kernels(self) -> str:
+        """The CPU level whose kernels run."""
+        info = Info()
+        self._slm.slm_model_info_get(self._model, byref(info))
+        name: bytes = info.kernels
+        return name.decode()
+
+    @property
     def head_rows(self) -> tuple[int, int]:
         """Rows of the head that decisions read, and all; both padded."""
         kept, every = c_size_t(), c_size_t()
@@ -147,8 +139,8 @@ class NativeDecider:
     def classify(self, fields: Mapping[str, str]) -> Decision:
         """The likeliest label for an item."""
         contents = [fields[name].encode() for name in self.fields]
-        found = _Decision()
-        self._check(self._slm.slm_classify(self._decider, _texts(contents), len(contents), byref(found)))
+        found = RawDecision()
+        self._check(self._slm.slm_classify(self._decider, texts_of(contents), len(contents), byref(found)))
         count = c_size_t()
         ids = self._slm.slm_prompt_ids(self._decider, byref(count))
         logprobs = {i: self._slm.slm_choice_logprob(self._decider, i) for i in range(len(self.labels))}
@@ -200,8 +192,8 @@ class NativeDecider:
         """
         contents = [fields[name].encode() for name in self.fields]
         endings = [stop.encode() for stop in stops]
-        asked = _Sampling(temperature, top_p, top_k, max_tokens, seed, _texts(endings), len(endings))
-        self._check(self._slm.slm_answer_begin(self._decider, _texts(contents), len(contents), byref(asked)))
+        asked = _Sampling(temperature, top_p, top_k, max_tokens, seed, texts_of(endings), len(endings))
+        self._check(self._slm.slm_answer_begin(self._decider, texts_of(contents), len(contents), byref(asked)))
         text, done = Text(), c_int32()
         parts = []
         while done.value == Done.MORE:
@@ -230,11 +222,6 @@ class NativeDecider:
             raise RunnerError(text.decode("utf-8", "replace"))
 
 
-def _texts(contents: Sequence[bytes]) -> ctypes.Array[Text]:
-    """The bytes must outlive them."""
-    return (Text * len(contents))(*map(Text.of, contents))
-
-
 @cache
 def _declared(slm: ctypes.CDLL) -> ctypes.CDLL:
     """The functions of a library with their types."""
@@ -242,7 +229,7 @@ def _declared(slm: ctypes.CDLL) -> ctypes.CDLL:
     slm.slm_decider_free.argtypes, slm.slm_decider_free.restype = [c_void_p], None
     slm.slm_decider_error_text.argtypes, slm.slm_decider_error_text.restype = [c_void_p], c_char_p
     slm.slm_decider_cancel.argtypes, slm.slm_decider_cancel.restype = [c_void_p], None
-    slm.slm_classify.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(_Decision)]
+    slm.slm_classify.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(RawDecision)]
     slm.slm_prompt_ids.argtypes, slm.slm_prompt_ids.restype = [c_void_p, POINTER(c_size_t)], POINTER(c_int32)
     slm.slm_choice_logprob.argtypes, slm.slm_choice_logprob.restype = [c_void_p, c_int32], c_double
     slm.slm_answer_begin.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(_Sampling)]

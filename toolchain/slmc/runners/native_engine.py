@@ -26,7 +26,9 @@ class _OpenOptions(Structure):
     _fields_ = (("verify", c_int), ("kernels", c_char_p))
 
 
-class _Info(Structure):
+class Info(Structure):
+    """`slm_model_info`."""
+
     _fields_ = (
         ("vocab_size", c_int32),
         ("context", c_int32),
@@ -73,7 +75,7 @@ class NativeEngine:
         error, path = Error(), folder / WEIGHTS
         options = _OpenOptions(verify=int(verify), kernels=kernels.encode() if kernels else None)
         error.check(self._slm.slm_open(str(path).encode(), byref(options), byref(self._model), byref(error)), path)
-        self._info = _Info()
+        self._info = Info()
         self._slm.slm_model_info_get(self._model, byref(self._info))
         if bytes(self._info.sha256).hex() != self._compiled.weights_sha256:
             raise RunnerError("the weight file is not the one that model.json names", where=path)
@@ -196,7 +198,7 @@ def load_library(path: Path) -> ctypes.CDLL:
         raise RunnerError(f"a library of version {slm.slm_version() >> 16}", where=path, expected=f"version {_VERSION}")
     pointer = ctypes.c_void_p
     slm.slm_open.argtypes = [c_char_p, POINTER(_OpenOptions), POINTER(pointer), POINTER(Error)]
-    slm.slm_model_info_get.argtypes = [pointer, POINTER(_Info)]
+    slm.slm_model_info_get.argtypes = [pointer, POINTER(Info)]
     slm.slm_model_info_get.restype = None
     slm.slm_kernels.argtypes, slm.slm_kernels.restype = [c_size_t], c_char_p
     slm.slm_close.argtypes, slm.slm_close.restype = [pointer], None

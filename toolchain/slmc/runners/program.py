@@ -11,6 +11,7 @@ from slmc import digest
 from slmc.errors import SlmcError
 from slmc.prompt import Codec
 from slmc.runners import machine
+from slmc.runners.chooser_decider import ChooserDecider
 from slmc.runners.contract import Environment, Footer, ResultHeader, Workload
 from slmc.runners.engine import Engine
 from slmc.runners.files import ResultWriter
@@ -31,6 +32,16 @@ def _threads(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("a positive number of threads")
     return int(text)
+
+
+def task_options(parser: argparse.ArgumentParser) -> None:
+    """For backends with a runtime of their own, in whose apps the native library reads the task file."""
+    parser.add_argument("--task", type=Path, help="task file: prompts are read and labels chosen by it, as in an app")
+    parser.add_argument("--task-library", type=Path, help="the native library of this machine that reads it")
+
+
+def open_decider(engine: Engine, chosen: argparse.Namespace) -> Decider | None:
+    return None if chosen.task is None else ChooserDecider(engine, chosen.task_library, chosen.task)
 
 
 def open_codec(folder: Path | None) -> Codec | None:

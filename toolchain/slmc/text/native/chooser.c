@@ -43,7 +43,7 @@ slm_status slm_chooser_new(const slm_task *task, slm_chooser **chooser, slm_erro
 void slm_chooser_free(slm_chooser *chooser) {
   if (!chooser)
     return;
-  encoder_clear(&chooser->encoder);
+  slm_encoder_clear(&chooser->encoder);
   buffer_free(&chooser->text);
   free(chooser->memory);
   free(chooser->path);
@@ -107,7 +107,13 @@ slm_status slm_chooser_decision(const slm_chooser *chooser, slm_decision *decisi
   if (!chooser || !chooser->begun || chooser->search.wanted_count || !decision)
     return SLM_BAD_ARGUMENT;
   *decision = slm_search_decision(&chooser->search);
+  decision->prompt_tokens =
+      (int32_t)(chooser->encoder.ids.size / sizeof(int32_t) - chooser->task->choices.branches->count);
   return SLM_OK;
+}
+
+double slm_chooser_logprob(const slm_chooser *chooser, int32_t choice) {
+  return choice >= 0 && (uint32_t)choice < chooser->task->choices.count ? chooser->search.logprobs[choice] : NAN;
 }
 
 slm_status slm_check_prompts(const slm_task *task, slm_check *check) {
@@ -128,7 +134,7 @@ slm_status slm_check_prompts(const slm_task *task, slm_check *check) {
       slm_golden_same_ids(golden, i, (const int32_t *)(const void *)encoder.ids.bytes,
                           encoder.ids.size / sizeof(int32_t), check);
   }
-  encoder_clear(&encoder);
+  slm_encoder_clear(&encoder);
   buffer_free(&text);
   return status;
 }

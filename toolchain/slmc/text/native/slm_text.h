@@ -112,8 +112,10 @@ SLM_API slm_status slm_chooser_begin(slm_chooser *chooser, const slm_text *field
  * slm_chooser_begin, valid until the next call; or, where *path_count is 0, nothing: the search is done. */
 SLM_API slm_status slm_chooser_give(slm_chooser *chooser, const float *logits, size_t vocab_size, const int32_t **path,
                                     size_t *path_count);
-/* Of a search that is done; counts and times are 0. */
+/* Of a search that is done; but for the prompt's tokens, counts and times are 0. */
 SLM_API slm_status slm_chooser_decision(const slm_chooser *chooser, slm_decision *decision);
+/* The log-probability of label `choice` by that search; NAN where it was not come to. */
+SLM_API double slm_chooser_logprob(const slm_chooser *chooser, int32_t choice);
 
 /* ---- The canary ------------------------------------------------------------------------------------------------ */
 
