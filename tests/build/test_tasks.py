@@ -22,6 +22,7 @@ from .conftest import DEMO
 pytestmark = pytest.mark.build
 ITEMS = 40
 
+SCHEMA = {"type": "object", "properties": {"intent": {"type": "string"}}, "required": ["intent"]}
 EXTRACT = {"kind": "extract", "json_schema": "schema.json", "max_tokens": 8}
 
 
@@ -33,7 +34,7 @@ def judged(tmp_path: Path, task: dict[str, object]) -> Report:
     asked |= {"task": task, "quantization": {"method": "rtn"}}
     asked["gates"]["min_accuracy"] = 0.0
     (folder / "recipe.yaml").write_text(yaml.safe_dump(asked))
-    (folder / "schema.json").write_text('{"type": "object"}')
+    (folder / "schema.json").write_text(json.dumps(SCHEMA))
     lines = (folder / "data" / "eval.jsonl").read_text().splitlines()[:ITEMS]
     items = []
     for item in map(json.loads, lines):
@@ -50,7 +51,7 @@ def judged(tmp_path: Path, task: dict[str, object]) -> Report:
 def test_generate_is_judged_by_exact_match(tmp_path: Path) -> None:
     """The model writes its label freely, and is right about as often as when it chooses."""
     report = judged(tmp_path, {"kind": "generate", "max_tokens": 12})
-    for name in ("reference", "quantized", "compiled"):
+    for name in ("reference", "quantized", "compiled", "app"):
         answers = report.rung(name).answers
         assert answers is not None
         assert answers.accuracy.share > 0.7

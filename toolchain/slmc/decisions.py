@@ -31,14 +31,15 @@ from slmc.text.task import PREFIX_FILE, TASK_FILE, Task, write_task
 def make_task(plan: Plan, store: Store, artifact: Path, tokenizer: Path, codec: Codec, folder: Path) -> None:
     """Write both files into a folder; the compiled model says what its golden answers are.
 
-    Raises CompileError naming what of the tokenizer has no compiled form.
+    Raises CompileError naming what of the tokenizer or the schema has no compiled form.
     """
     examples = evenly(plan.recipe.examples(plan.recipe.recipe.data.evaluation), GOLDEN_ITEMS)
-    task = Task(tokenizer, codec, plan.recipe.labels(), [one.fields for one in examples])
+    fields = [one.fields for one in examples]
+    task = Task(tokenizer, codec, plan.recipe.labels(), fields, plan.recipe.schema())
     try:
         task.sections  # noqa: B018 - all that can be refused is refused here
     except CompileError as error:
-        todo = f"with `task_file: false` under targets.{plan.target.name} the app brings its own tokenizer"
+        todo = f"with `task_file: false` under targets.{plan.target.name} the app brings its own tokenizer and parser"
         raise CompileError(error.what, where=error.where, expected=error.expected, todo=todo) from None
     if plan.backend.value == "tvm":
         _ask(task, store, artifact, examples, folder)

@@ -160,7 +160,7 @@ class Plan:
             "recipe": self.recipe.digest(),
             "data": data_digests(self.recipe),
             "integration": integration.digest_of(self.target.name, self.backend.value),
-            "tools": tool_versions(("tokenizers", *TOOLS["tvm"])),
+            "tools": tool_versions(("tokenizers", "outlines-core", *TOOLS["tvm"])),
         }
         return Stage("task", inputs)
 

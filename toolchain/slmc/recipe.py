@@ -306,6 +306,20 @@ class LoadedRecipe:
             raise RecipeError(f"{relative!r} does not exist", where=self.folder)
         return path
 
+    def schema(self) -> dict[str, object] | None:
+        """The JSON Schema of an extract task; None for other tasks. Raises RecipeError where the file has none."""
+        task = self.recipe.task
+        if not isinstance(task, Extract):
+            return None
+        path = self.file(task.json_schema)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RecipeError(f"the schema can't be read: {error}", where=path) from None
+        if not isinstance(found, dict):
+            raise RecipeError("the schema is no JSON object", where=path)
+        return found
+
     def labels(self) -> tuple[str, ...]:
         """The labels of a classify task, in their order; empty for other tasks."""
         task = self.recipe.task

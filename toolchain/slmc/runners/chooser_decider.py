@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from slmc.errors import InputError
 from slmc.runners.answers import Times
 from slmc.runners.choose import Verdict
 from slmc.runners.contract import Ids
 from slmc.runners.engine import Engine
-from slmc.runners.loop import shared
+from slmc.runners.loop import Written, shared
 from slmc.runners.native_engine import load_library
 from slmc.text.native_text import NativeChooser, NativeTask
 
@@ -29,6 +30,10 @@ class ChooserDecider:
     @property
     def labels(self) -> Sequence[str]:
         return self._labels
+
+    def write(self, fields: Mapping[str, str], max_tokens: int) -> Written:
+        """Raises InputError: in such an app the runtime's own code writes."""
+        raise InputError("the task file's library writes answers for backend tvm alone", expected="a task with labels")
 
     def decide(self, fields: Mapping[str, str]) -> tuple[Ids, Verdict, Times]:
         """The prompt's ids as C read them, the verdict and the times."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from slmc.errors import InputError
@@ -25,14 +26,29 @@ from slmc.runners.logprobs import log_softmax, position
 from slmc.text.choices import Branch, tree
 
 
+@dataclass(frozen=True)
+class Written:
+    prompt: Ids
+    """As it was read."""
+    ids: Ids
+    """Without the end token."""
+    logprobs: Sequence[float]
+    """Of each id, and of the end token where it came."""
+    times: Times
+
+
 class Decider(Protocol):
-    """What chooses among a task's own labels from an item's fields: text in, decision out."""
+    """What answers a task from an item's fields: text in, decision out."""
 
     @property
     def labels(self) -> Sequence[str]: ...
 
     def decide(self, fields: Mapping[str, str]) -> tuple[Ids, Verdict, Times]:
-        """The prompt's ids as it read them, the verdict and the times."""
+        """Choose among the task's own labels: the prompt's ids as it read them, the verdict and the times."""
+        ...
+
+    def write(self, fields: Mapping[str, str], max_tokens: int) -> Written:
+        """Write greedily, within the task's grammar where it has one."""
         ...
 
 
@@ -52,6 +68,9 @@ def answer_all(
         if decider is not None and isinstance(item, ChooseItem) and item.fields is not None:
             prompt, verdict, times = decider.decide(item.fields)
             writer.answer(answering.chosen(item, prompt, verdict, times))
+        elif decider is not None and isinstance(item, GenerateItem) and item.fields is not None:
+            written = decider.write(item.fields, item.max_tokens)
+            writer.answer(answering.generated(item, written.prompt, written.ids, written.logprobs, written.times))
         elif isinstance(item, ChooseItem):
             verdict = decide(model, prompt, trees[item.choices])
             writer.answer(answering.chosen(item, prompt, verdict, model.times))

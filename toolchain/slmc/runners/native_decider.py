@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import time
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from slmc.models.compiled import WEIGHTS, read_compiled
 from slmc.runners.answers import Times
 from slmc.runners.choose import Verdict
 from slmc.runners.contract import Ids
+from slmc.runners.loop import Written
 from slmc.runners.native_engine import Info, load_library, open_library
 from slmc.text.native_text import Error, NativeTask, RawDecision, Text, texts_of
 
@@ -59,6 +61,8 @@ class Generation:
     logprobs: tuple[float, ...]
     """Of each id, and of the end token where it came: over the whole vocabulary, as the model says it."""
     done: Done
+    prompt_ids: Ids
+    times: Times
 
 
 @dataclass(frozen=True)
@@ -141,15 +145,13 @@ class NativeDecider:
         contents = [fields[name].encode() for name in self.fields]
         found = RawDecision()
         self._check(self._slm.slm_classify(self._decider, texts_of(contents), len(contents), byref(found)))
-        count = c_size_t()
-        ids = self._slm.slm_prompt_ids(self._decider, byref(count))
         logprobs = {i: self._slm.slm_choice_logprob(self._decider, i) for i in range(len(self.labels))}
         return Decision(
             choice=found.choice,
             probability=found.probability,
             unexplored=found.unexplored,
             abstained=bool(found.abstained),
-            prompt_ids=tuple(ids[: count.value]),
+            prompt_ids=self._prompt_ids(),
             logprobs={choice: value for choice, value in logprobs.items() if not math.isnan(value)},
             prefill_tokens=found.prefill_tokens,
             decode_tokens=found.decode_tokens,
@@ -158,6 +160,11 @@ class NativeDecider:
             prefill_ms=found.prefill_nanoseconds / 1e6,
             decode_ms=found.decode_nanoseconds / 1e6,
         )
+
+    def _prompt_ids(self) -> Ids:
+        count = c_size_t()
+        ids = self._slm.slm_prompt_ids(self._decider, byref(count))
+        return tuple(ids[: count.value])
 
     def cancel(self) -> None:
         """From any thread: what is being decided, or else the next, ends with an error."""
@@ -190,10 +197,12 @@ class NativeDecider:
 
         0 max_tokens are as many as there is room for, 0 top_k are all tokens.
         """
+        start = time.perf_counter()
         contents = [fields[name].encode() for name in self.fields]
         endings = [stop.encode() for stop in stops]
         asked = _Sampling(temperature, top_p, top_k, max_tokens, seed, texts_of(endings), len(endings))
         self._check(self._slm.slm_answer_begin(self._decider, texts_of(contents), len(contents), byref(asked)))
+        begun = time.perf_counter()
         text, done = Text(), c_int32()
         parts = []
         while done.value == Done.MORE:
@@ -202,7 +211,21 @@ class NativeDecider:
         count = c_size_t()
         ids = self._slm.slm_answer_ids(self._decider, byref(count))[: count.value]
         logprobs = self._slm.slm_answer_logprobs(self._decider, byref(count))[: count.value]
-        return Generation(tuple(ids), "".join(parts), tuple(logprobs), Done(done.value))
+        spent = time.perf_counter() - begun
+        prompt = self._prompt_ids()
+        times = Times(
+            prefill_ms=(begun - start) * 1000,
+            decode_ms=spent * 1000,
+            prefill_tokens=len(prompt),
+            decode_tokens=max(len(ids) - 1, 0),
+            decode_steps=max(len(ids) - 1, 0),
+        )
+        return Generation(tuple(ids), "".join(parts), tuple(logprobs), Done(done.value), prompt, times)
+
+    def write(self, fields: Mapping[str, str], max_tokens: int) -> Written:
+        """The same as the runner contract's answers have it, greedily."""
+        found = self.generate(fields, max_tokens=max_tokens)
+        return Written(found.prompt_ids, found.ids, found.logprobs, found.times)
 
     def self_test(self) -> Check:
         """Decide the golden items, and hold them against what was said where the task was built."""

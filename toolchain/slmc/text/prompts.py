@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import string
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ _UNLIKE = ("a", "7", " ", "\n", "é", "<", "'s", "▁", "一", "A b", "\u0301")
 """Messages with little in common, nor with what may stand before them."""
 
 
-def prompt_bytes(codec: Codec, examples: Iterable[Mapping[str, str]]) -> bytes:
+def prompt_bytes(codec: Codec, known: Sequence[int]) -> bytes:
     """As native/prompt.h reads it:
 
     uint32 flags, end id, parts, fields, known; for each part NONE or its field; the known ids; then strings: what comes
@@ -30,7 +30,6 @@ def prompt_bytes(codec: Codec, examples: Iterable[Mapping[str, str]]) -> bytes:
         for text, field in ((literal, NONE), ("", NONE if name is None else form.fields.index(name)))
         if text or field != NONE
     ]
-    known = known_ids(codec, examples)
     flags = (_TRIM if form.trim else 0) | (_SPECIAL if form.special_tokens else 0)
     numbers = struct.pack("<5I", flags, form.end_id, len(parts), len(form.fields), len(known))
     texts = [form.prefix, form.suffix, form.answer_prefix, *(text for text, _ in parts), *form.fields]

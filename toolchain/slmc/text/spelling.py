@@ -16,8 +16,9 @@ from slmc.text.sections import Section
 from slmc.text.tables import strings_bytes
 
 _RAW, _BYTE_RUNS = 1, 2
-_SPECIAL, _BYTE, _NONE = 1, 2, 4  # kinds of tokens
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+SPECIAL, BYTE, NO_TOKEN = 1, 2, 4
+"""Kinds of tokens."""
 
 
 @dataclass
@@ -45,12 +46,12 @@ def compile_spelling(
     writer = _writer(decoder)
     kinds, later, first = bytearray(len(texts)), [b""] * len(texts), [b""] * len(texts)
     for id, text in enumerate(texts):
-        kinds[id] = _NONE if text is None else _SPECIAL if id in special else 0
+        kinds[id] = NO_TOKEN if text is None else SPECIAL if id in special else 0
         if text is None:
             continue
         byte = _BYTE_TOKEN.fullmatch(writer.later(text)) if writer.byte_runs else None
         if byte:
-            kinds[id] |= _BYTE
+            kinds[id] |= BYTE
             later[id] = first[id] = bytes([int(byte[1], 16)])
         elif writer.raw:
             later[id] = first[id] = byte_level(text)

@@ -6,6 +6,7 @@ upper 32 bits, scaled to the table's size.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -92,3 +93,11 @@ def strings_bytes(strings: Sequence[bytes]) -> bytes:
     """uint32 count; uint32 where each begins [count + 1]; the bytes."""
     ends = np.cumsum([0, *map(len, strings)], dtype="<u4")
     return struct.pack("<I", len(strings)) + ends.astype("<u4").tobytes() + b"".join(strings)
+
+
+def read_strings(section: bytes) -> list[bytes]:
+    """What `strings_bytes` wrote."""
+    (count,) = struct.unpack_from("<I", section)
+    begins = np.frombuffer(section, "<u4", count + 1, 4).tolist()
+    content = section[4 * (count + 2) :]
+    return [content[begin:end] for begin, end in itertools.pairwise(begins)]

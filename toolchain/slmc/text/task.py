@@ -10,11 +10,13 @@ from pathlib import Path
 from slmc.prompt import Codec
 from slmc.text.choices import choices_bytes
 from slmc.text.golden import Golden, golden_bytes
-from slmc.text.prompts import prompt_bytes
+from slmc.text.grammar import grammar_bytes
+from slmc.text.prompts import known_ids, prompt_bytes
+from slmc.text.schema import Schema
 from slmc.text.sections import Section, write_sections
 from slmc.text.tokenizer import compile_tokenizer
 
-TASK_FILE = "task.slm"
+TASK_FILE, PREFIX_FILE = "task.slm", "prefix.slm"
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,25 @@ class Task:
     """Empty where the task is not to choose."""
     examples: Sequence[Mapping[str, str]]
     """Fields of prompts to learn from how prompts begin."""
+    schema: Schema | None = None
+    """What an answer in text must fit."""
+
+    @cached_property
+    def known(self) -> list[int]:
+        """The ids that prompts begin with."""
+        return known_ids(self.codec, self.examples)
 
     @cached_property
     def sections(self) -> Mapping[Section, bytes]:
-        """Raises CompileError naming what of the tokenizer has no compiled form."""
+        """Raises CompileError naming what of the tokenizer or the schema has no compiled form."""
         made = compile_tokenizer(self.tokenizer)
-        made[Section.PROMPT] = prompt_bytes(self.codec, self.examples)
+        made[Section.PROMPT] = prompt_bytes(self.codec, self.known)
         if self.labels:
             choices = [tuple(self.codec.answer(label)) for label in self.labels]
             made[Section.CHOICES] = choices_bytes(choices, self.labels)
+        if self.schema is not None:
+            form = self.codec.format
+            made[Section.GRAMMAR] = grammar_bytes(self.schema, form.answer_prefix, form.end_id, made)
         return made
 
 

@@ -3,7 +3,7 @@
 
 #include "utf8.h"
 
-void encoder_clear(struct encoder *encoder) {
+void slm_encoder_clear(struct encoder *encoder) {
   buffer_free(&encoder->text);
   buffer_free(&encoder->prepared);
   buffer_free(&encoder->spare);

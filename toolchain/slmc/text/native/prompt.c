@@ -2,7 +2,6 @@
 
 #include "utf8.h"
 
-enum { BEFORE, AFTER, ANSWER_PREFIX, FIRST_PART };
 enum { NUMBERS = 5 };
 
 int slm_prompt_open(struct bytes section, const struct tokenizer *tokenizer, struct prompt *found) {

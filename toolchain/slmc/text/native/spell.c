@@ -4,9 +4,15 @@
 
 static const uint8_t REPLACEMENT[3] = {0xef, 0xbf, 0xbd}; /* U+FFFD */
 
-void spelling_clear(struct spelling *spelling) {
+void slm_spelling_clear(struct spelling *spelling) {
   buffer_free(&spelling->out);
   buffer_free(&spelling->pending);
+}
+
+void slm_spelling_restart(struct spelling *spelling) {
+  spelling->pending.size = 0;
+  spelling->begun = 0;
+  spelling->stripped = 0;
 }
 
 /* Append text; where the answer begins, without some characters. */
@@ -76,8 +82,6 @@ int slm_spell_id(struct spelling *s, int32_t id) {
 int slm_spell_rest(struct spelling *s) {
   s->out.size = 0;
   const int written = s->tokenizer->spelling & SPELL_RAW ? write_whole(s, 1) : write_run(s);
-  s->pending.size = 0;
-  s->begun = 0;
-  s->stripped = 0;
+  slm_spelling_restart(s);
   return written;
 }

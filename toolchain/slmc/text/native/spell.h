@@ -12,7 +12,9 @@ struct spelling {
   uint32_t stripped;
 };
 
-void spelling_clear(struct spelling *spelling);
+void slm_spelling_clear(struct spelling *spelling);
+/* The next token is the first of an answer. */
+void slm_spelling_restart(struct spelling *spelling);
 /* Both write to `out` anew; 0 where there is no memory. */
 int slm_spell_id(struct spelling *spelling, int32_t id);
 int slm_spell_rest(struct spelling *spelling);

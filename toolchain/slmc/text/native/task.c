@@ -63,11 +63,13 @@ slm_status slm_task_read(slm_task *task, slm_error *error) {
     return status;
   const char *damaged = slm_tokenizer_open(task, &task->tokenizer);
   const struct bytes prompt = section_of(task, PROMPT), choices = section_of(task, CHOICES);
-  const struct bytes golden = section_of(task, GOLDEN);
+  const struct bytes grammar = section_of(task, GRAMMAR), golden = section_of(task, GOLDEN);
   if (!damaged && prompt.data && !slm_prompt_open(prompt, &task->tokenizer, &task->prompt))
     damaged = "the prompt";
   if (!damaged && choices.data && !slm_choices_open(choices, task->tokenizer.count, &task->choices))
     damaged = "the choices";
+  if (!damaged && grammar.data && !slm_grammar_open(grammar, &task->tokenizer, &task->grammar))
+    damaged = "the grammar";
   if (!damaged && golden.data && !slm_golden_open(golden, task->prompt.fields, &task->golden))
     damaged = "the golden items";
   return damaged ? slm_fail(error, SLM_BAD_FILE, "the task file is damaged: %s", damaged) : SLM_OK;

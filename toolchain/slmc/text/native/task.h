@@ -3,6 +3,7 @@
 #define SLM_TASK_H
 
 #include "golden.h"
+#include "grammar.h"
 #include "prompt.h"
 #include "search.h"
 #include "tokenizer.h"
@@ -37,7 +38,8 @@ struct slm_task {
   struct tokenizer tokenizer;
   struct prompt prompt;   /* strings.count is 0 where there is none */
   struct choices choices; /* count is 0 where there are none */
-  struct golden golden;   /* the same */
+  struct grammar grammar; /* states is 0 where there is none */
+  struct golden golden;   /* count is 0 where there are none */
 };
 
 static inline struct bytes section_of(const struct slm_task *task, enum section kind) { return task->sections[kind]; }

@@ -62,7 +62,7 @@ slm_status slm_encoder_new(const slm_task *task, slm_encoder **encoder, slm_erro
 void slm_encoder_free(slm_encoder *encoder) {
   if (!encoder)
     return;
-  encoder_clear(&encoder->encoder);
+  slm_encoder_clear(&encoder->encoder);
   free(encoder);
 }
 
@@ -109,7 +109,7 @@ slm_status slm_speller_new(const slm_task *task, slm_speller **speller, slm_erro
 void slm_speller_free(slm_speller *speller) {
   if (!speller)
     return;
-  spelling_clear(&speller->spelling);
+  slm_spelling_clear(&speller->spelling);
   free(speller);
 }
 

@@ -63,7 +63,7 @@ struct encoder {
   struct buffer ids;                   /* int32_t: what came out */
 };
 
-void encoder_clear(struct encoder *encoder);
+void slm_encoder_clear(struct encoder *encoder);
 
 /* Append the ids of valid UTF-8; `first` where no text came before. 0 where there is no memory. */
 int slm_encode_text(const struct tokenizer *tokenizer, struct encoder *encoder, const uint8_t *text, size_t size,

@@ -34,7 +34,13 @@ static uint64_t lay_out(slm_decider *d) {
   const struct config *c = &weights->config;
   const struct choices *choices = &d->task->choices;
   uint64_t used = 0;
-  d->held = place(d, &used, (uint64_t)d->session->context * sizeof *d->held);
+  const uint64_t context = (uint64_t)d->session->context, vocabulary = c->vocab_size;
+  struct answer *answer = &d->answer;
+  d->held = place(d, &used, context * sizeof *d->held);
+  answer->ids = place(d, &used, context * sizeof *answer->ids);
+  answer->logprobs = place(d, &used, context * sizeof *answer->logprobs);
+  answer->allowed = place(d, &used, vocabulary * sizeof *answer->allowed);
+  answer->candidates = place(d, &used, (vocabulary + 1) * sizeof *answer->candidates);
   if (!choices->count)
     return used;
   const uint64_t row = 2 * (uint64_t)c->kv_heads * c->head_dim;
@@ -116,9 +122,10 @@ void slm_decider_free(slm_decider *decider) {
   if (!decider)
     return;
   slm_session_free(decider->session);
-  encoder_clear(&decider->encoder);
+  slm_encoder_clear(&decider->encoder);
   buffer_free(&decider->text);
   buffer_free(&decider->prefix);
+  slm_answer_clear(&decider->answer);
   if (decider->memory)
     munmap(decider->memory, decider->memory_bytes);
   free(decider);
@@ -139,7 +146,7 @@ static const int32_t *prompt_ids(const slm_decider *d) { return (const int32_t *
 
 static size_t id_count(const slm_decider *d) { return d->encoder.ids.size / sizeof(int32_t); }
 
-static slm_status encode(slm_decider *d, const slm_text *fields, size_t count) {
+slm_status slm_decider_encode(slm_decider *d, const slm_text *fields, size_t count) {
   const slm_status status = slm_prompt_render(&d->task->prompt, fields, count, &d->text);
   if (status == SLM_BAD_TEXT)
     return refuse(d, status, "a field is not UTF-8");
@@ -152,9 +159,9 @@ static slm_status encode(slm_decider *d, const slm_text *fields, size_t count) {
   return d->prompt_tokens ? SLM_OK : refuse(d, SLM_BAD_ARGUMENT, "a prompt without tokens");
 }
 
-/* Read encoder.ids, but for what the session holds already; how many were read. */
-static slm_status read_prompt(slm_decider *d, size_t after, int32_t *read) {
+slm_status slm_decider_read(slm_decider *d, size_t after, int32_t *read) {
   slm_session *session = d->session;
+  d->answer.begun = 0;
   const int32_t *ids = prompt_ids(d);
   const size_t count = id_count(d);
   if (count + after > (size_t)session->context)
@@ -206,21 +213,20 @@ static slm_status look(slm_decider *d, slm_decision *decision) {
   }
   d->search.wanted_count = taken;
   const slm_status status =
-      slm_forward_branches(d->session, &d->branches, d->ids + first, first, d->used - first);
+      slm_forward_branches(d->session, &d->branches, d->ids + first, first, d->used - first, rows, taken);
   if (status)
     return refuse(d, status, "cancelled");
-  slm_forward_head(d->session, &d->head, rows, taken, d->logits);
+  slm_forward_head(d->session, &d->head, taken, d->logits);
   decision->decode_tokens += (int32_t)(d->used - first);
   decision->decode_steps++;
   return SLM_OK;
 }
 
 static slm_status search(slm_decider *d, slm_decision *decision) {
-  const int64_t last = (int64_t)((size_t)(decision->prefill_tokens - 1) % CHUNK);
   slm_search_begin(&d->search);
   d->used = 0;
   d->last[0] = -1;
-  slm_forward_head(d->session, &d->head, &last, 1, d->logits);
+  slm_forward_head(d->session, &d->head, 1, d->logits);
   while (slm_search_give(&d->search, d->logits, (size_t)d->head.rows, CHUNK)) {
     if (!d->search.wanted_count)
       return SLM_OK;
@@ -234,13 +240,13 @@ static slm_status search(slm_decider *d, slm_decision *decision) {
 static slm_status classify(slm_decider *d, const slm_text *fields, size_t count, slm_decision *decision) {
   const struct branch *root = d->task->choices.branches;
   const uint64_t begun = slm_now();
-  slm_status status = encode(d, fields, count);
+  slm_status status = slm_decider_encode(d, fields, count);
   if (status)
     return status;
   if (!buffer_append(&d->encoder.ids, d->task->choices.ids + root->begin, root->count * sizeof(int32_t)))
     return refuse(d, SLM_NO_MEMORY, "no memory for the prompt");
   const uint64_t encoded = slm_now();
-  status = read_prompt(d, d->task->choices.deepest - root->count, &decision->prefill_tokens);
+  status = slm_decider_read(d, d->task->choices.deepest - root->count, &decision->prefill_tokens);
   if (status)
     return status;
   const uint64_t read = slm_now();
@@ -319,7 +325,7 @@ slm_status slm_prefix_make(slm_decider *decider, const void **bytes, size_t *siz
   int32_t read;
   if (!buffer_append(&decider->encoder.ids, prompt->known_ids, prompt->known * sizeof(int32_t)))
     return refuse(decider, SLM_NO_MEMORY, "no memory for the prompt's beginning");
-  const slm_status status = read_prompt(decider, 0, &read);
+  const slm_status status = slm_decider_read(decider, 0, &read);
   if (status)
     return status;
   decider->prefix.size = 0;

@@ -2,6 +2,7 @@
 #ifndef SLM_DECIDER_H
 #define SLM_DECIDER_H
 
+#include "answer.h"
 #include "session.h"
 #include "task.h"
 
@@ -24,9 +25,16 @@ struct slm_decider {
   int32_t *last;            /* [nodes]: a node's last token among them, -1 for the first node's */
   int64_t used;
 
+  struct answer answer;
+
   uint8_t *memory; /* holds the arrays */
   uint64_t memory_bytes;
   struct buffer prefix; /* of slm_prefix_make */
 };
+
+/* An item's prompt into encoder.ids; prompt_tokens is how many. */
+slm_status slm_decider_encode(slm_decider *decider, const slm_text *fields, size_t count);
+/* Read encoder.ids, but for what the session holds already; how many were read. So many more will fit after them. */
+slm_status slm_decider_read(slm_decider *decider, size_t after, int32_t *read);
 
 #endif

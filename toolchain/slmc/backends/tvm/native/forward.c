@@ -145,6 +145,8 @@ struct attention {
   int64_t layer_index, count;
   struct branches *branches; /* NULL where tokens follow each other */
   int64_t first;             /* of the branches' tokens */
+  const int64_t *wanted;     /* [wanted_count]: rows that are asked for logits, ascending */
+  int64_t wanted_count;
 };
 
 static void *head_cache(const slm_session *session, uint8_t *cache, int64_t layer, int64_t head) {
@@ -321,21 +323,43 @@ static void attend(void *context, int64_t first, int64_t last, int worker) {
 
 /* ---- Layers --------------------------------------------------------------------------------------------------- */
 
+/* After the last layer's attention only the rows that are asked for logits go on. */
+static void keep_wanted(struct attention *a) {
+  const struct config *c = &a->session->model->weights.config;
+  const size_t hidden = c->hidden_size, queries = (size_t)c->heads * c->head_dim;
+  for (int64_t i = 0; i < a->wanted_count; i++) {
+    const size_t from = (size_t)a->wanted[i], to = (size_t)i;
+    if (from == to)
+      continue;
+    memcpy(a->session->x + to * hidden, a->session->x + from * hidden, hidden * sizeof *a->session->x);
+    memcpy(a->session->attended + to * queries, a->session->attended + from * queries,
+           queries * sizeof *a->session->attended);
+  }
+  a->count = a->wanted_count;
+}
+
 static void run_layer(struct attention *a) {
   slm_session *session = a->session;
   const struct config *c = &session->model->weights.config;
   const struct layer *layer = a->layer = &session->model->weights.layers[a->layer_index];
-  const int64_t hidden = c->hidden_size, queries = (int64_t)c->heads * c->head_dim, count = a->count;
+  const int64_t hidden = c->hidden_size, queries = (int64_t)c->heads * c->head_dim;
+  int64_t count = a->count;
 
   hold(session, normalize, session->x, layer->attention_norm, hidden, count);
   for (int64_t row = 0; layer->qkv_bias && row < count; row++)
     memcpy(session->qkv + row * layer->qkv.rows, layer->qkv_bias, (size_t)layer->qkv.rows * sizeof *session->qkv);
   product(session, &layer->qkv, session->qkv, layer->qkv_bias != NULL, count);
   run(session, place, a, count);
+  const int last = a->layer_index + 1 == session->model->weights.layer_count;
+  if (last && !a->wanted_count)
+    return;
   if (a->branches)
     run(session, attend_branches, a, c->kv_heads);
   else
     run(session, attend, a, c->kv_heads * tiles_of(a));
+  if (last)
+    keep_wanted(a);
+  count = a->count;
   hold(session, copy, session->attended, NULL, queries, count);
   add_branch(session, &layer->o, layer->attention_post_norm, count);
 
@@ -359,24 +383,25 @@ static slm_status run_layers(struct attention *a, const int32_t *ids) {
   return SLM_OK;
 }
 
-slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count) {
-  return run_layers(&(struct attention){.session = session, .count = count}, ids);
+slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count, int last) {
+  const int64_t wanted = count - 1;
+  return run_layers(
+      &(struct attention){.session = session, .count = count, .wanted = &wanted, .wanted_count = last != 0}, ids);
 }
 
 slm_status slm_forward_branches(slm_session *session, struct branches *branches, const int32_t *ids, int64_t first,
-                                int64_t count) {
-  return run_layers(
-      &(struct attention){.session = session, .count = count, .branches = branches, .first = first}, ids);
+                                int64_t count, const int64_t *wanted, int64_t wanted_count) {
+  return run_layers(&(struct attention){.session = session,
+                                        .count = count,
+                                        .branches = branches,
+                                        .first = first,
+                                        .wanted = wanted,
+                                        .wanted_count = wanted_count},
+                    ids);
 }
 
-void slm_forward_head(slm_session *session, const struct matrix *head, const int64_t *rows, int64_t count,
-                      float *logits) {
+void slm_forward_head(slm_session *session, const struct matrix *head, int64_t count, float *logits) {
   const struct weights *weights = &session->model->weights;
-  const size_t hidden = weights->config.hidden_size;
-  for (int64_t i = 0; i < count; i++) {
-    if (rows[i] != i)
-      memcpy(session->x + (size_t)i * hidden, session->x + (size_t)rows[i] * hidden, hidden * sizeof *session->x);
-  }
-  hold(session, normalize, session->x, weights->norm, (int64_t)hidden, count);
+  hold(session, normalize, session->x, weights->norm, weights->config.hidden_size, count);
   product(session, head, logits, 0, count);
 }

@@ -126,7 +126,7 @@ slm_status slm_session_read(slm_session *session, const int32_t *ids, size_t cou
   session->has_logits = 0;
   for (size_t done = 0; done < count; done += CHUNK) {
     const size_t some = count - done < CHUNK ? count - done : CHUNK;
-    const slm_status status = slm_forward(session, ids + done, (int64_t)some);
+    const slm_status status = slm_forward(session, ids + done, (int64_t)some, done + some == count);
     if (status) {
       session->position = begun;
       return refuse(session, status, "cancelled");
@@ -136,10 +136,9 @@ slm_status slm_session_read(slm_session *session, const int32_t *ids, size_t cou
   return SLM_OK;
 }
 
-/* The logits after the last of so many tokens that were just read. */
-static slm_status find_logits(slm_session *session, size_t count) {
-  const int64_t last = (int64_t)((count - 1) % CHUNK), begun = session->position - (int64_t)count;
-  slm_forward_head(session, &session->model->weights.head, &last, 1, session->logits);
+slm_status slm_session_find_logits(slm_session *session, size_t count) {
+  const int64_t begun = session->position - (int64_t)count;
+  slm_forward_head(session, &session->model->weights.head, 1, session->logits);
   if (!all_finite(session->logits, session->model->weights.config.vocab_size)) {
     session->position = begun;
     return refuse(session, SLM_BAD_NUMBERS, "the model answered with values that are no numbers");
@@ -150,7 +149,7 @@ static slm_status find_logits(slm_session *session, size_t count) {
 
 static slm_status read_ids(slm_session *session, const int32_t *ids, size_t count) {
   const slm_status status = slm_session_read(session, ids, count);
-  return status ? status : find_logits(session, count);
+  return status ? status : slm_session_find_logits(session, count);
 }
 
 static slm_status check_ids(slm_session *session, const int32_t *ids, size_t count) {

@@ -43,9 +43,12 @@ void *slm_take_memory(uint64_t size);
 double slm_log_sum_exp(const float *logits, int64_t count);
 /* Read tokens that fit, without logits; on failure the position stays. */
 slm_status slm_session_read(slm_session *session, const int32_t *ids, size_t count);
+/* The logits after the last of so many tokens that were just read; those that are no numbers make them unread. */
+slm_status slm_session_find_logits(slm_session *session, size_t count);
 
-/* Read up to CHUNK tokens after the position, which stays. SLM_CANCELLED where asked. */
-slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count);
+/* Read up to CHUNK tokens after the position, which stays. SLM_CANCELLED where asked. With `last` the last one's logits
+ * may be asked for; otherwise only keys and values are made. */
+slm_status slm_forward(slm_session *session, const int32_t *ids, int64_t count, int last);
 
 /* Tokens that continue what was read in several ways, each with the keys and values of all layers. */
 struct branches {
@@ -54,13 +57,13 @@ struct branches {
   float *keys_values;   /* [layers, most, 2, kv_heads * head_dim] */
 };
 
-/* The same for tokens first to first + count - 1 of `branches`, whose parents were read or are among them. */
+/* The same for tokens first to first + count - 1 of `branches`, whose parents were read or are among them; logits may be
+ * asked of the `wanted` ones, their places among these in ascending order. */
 slm_status slm_forward_branches(slm_session *session, struct branches *branches, const int32_t *ids, int64_t first,
-                                int64_t count);
+                                int64_t count, const int64_t *wanted, int64_t wanted_count);
 
-/* Products of a head with what the last forward call made of `count` of its tokens: float [count, head->rows]. The
- * rows are in ascending order. */
-void slm_forward_head(slm_session *session, const struct matrix *head, const int64_t *rows, int64_t count,
-                      float *logits);
+/* Products of a head with what the last forward call made of the tokens whose logits may be asked for, all `count` of
+ * them: float [count, head->rows]. */
+void slm_forward_head(slm_session *session, const struct matrix *head, int64_t count, float *logits);
 
 #endif

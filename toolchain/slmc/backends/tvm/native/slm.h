@@ -122,7 +122,7 @@ SLM_API void slm_decider_cancel(slm_decider *decider);
 
 /* Choose one of the task's labels for an item whose fields are in the order of slm_field_name. */
 SLM_API slm_status slm_classify(slm_decider *decider, const slm_text *fields, size_t count, slm_decision *decision);
-/* The prompt's ids of the last slm_classify, valid until the next call. */
+/* The prompt's ids of the last slm_classify or slm_answer_begin, valid until the next call. */
 SLM_API const int32_t *slm_prompt_ids(const slm_decider *decider, size_t *count);
 /* The log-probability of label `choice` by the last slm_classify; NAN where it was not come to. */
 SLM_API double slm_choice_logprob(const slm_decider *decider, int32_t choice);
@@ -137,6 +137,45 @@ SLM_API slm_status slm_prefix_make(slm_decider *decider, const void **bytes, siz
 
 /* How much of the head's matrix a decision reads: rows of it, of so many, padded. */
 SLM_API void slm_head_rows(const slm_decider *decider, size_t *kept, size_t *all);
+
+/* ---- Answers in text ------------------------------------------------------------------------------------------- */
+
+/* How tokens are taken: with all 0 the likeliest each time, to the end. Logits are divided by the temperature; the
+ * top_k likeliest are kept (0: all), of equal ones those with lower ids; of those the first that have top_p of the
+ * probability between them (0: all); one of them is drawn. The same logits and seed give the same answer on every CPU. */
+typedef struct slm_sampling {
+  float temperature; /* 0: the likeliest token is taken, and what follows here has no effect */
+  float top_p;
+  int32_t top_k;
+  int32_t max_tokens; /* 0: as many as there is room for */
+  uint64_t seed;
+  const slm_text *stops; /* texts that end the answer where the first of them is whole; copied */
+  size_t stop_count;
+} slm_sampling;
+
+typedef enum slm_done {
+  SLM_MORE = 0,
+  SLM_ENDED = 1,   /* the model says so */
+  SLM_STOPPED = 2, /* by a stop string */
+  SLM_LENGTH = 3   /* by max_tokens or the context, wherever that cuts it off */
+} slm_done;
+
+/* Read an item's prompt, so that its answer can be written. `sampling` may be NULL. The answer ends with the decider's
+ * next call that reads another prompt.
+ *
+ * Where the task has a grammar, the answer is one that it allows: of a JSON Schema, JSON that fits, and it ends only
+ * where that is whole. One that is cut off, by SLM_LENGTH or a stop string, is the start of such an answer. */
+SLM_API slm_status slm_answer_begin(slm_decider *decider, const slm_text *fields, size_t count,
+                                    const slm_sampling *sampling);
+/* Write one more token: the text that is certain now, often none, valid until the next call: whole characters, without
+ * what stands before every answer, stop strings, and what could become one. *done is an slm_done; once it is not
+ * SLM_MORE there is no more text. Where an answer is cut off inside a character, it ends with U+FFFD: one, or one for
+ * each of the last tokens that are bytes. After SLM_CANCELLED the answer can go on; after another failure it can't. */
+SLM_API slm_status slm_answer_next(slm_decider *decider, slm_text *text, int32_t *done);
+/* The answer's ids so far, without the end token, valid until the next call; those of a stop string are among them. */
+SLM_API const int32_t *slm_answer_ids(const slm_decider *decider, size_t *count);
+/* The log-probability of each, and of the end token where it came: among all tokens, as the model says it. */
+SLM_API const double *slm_answer_logprobs(const slm_decider *decider, size_t *count);
 
 #ifdef __cplusplus
 }
