@@ -1,12 +1,13 @@
 """A checkpoint in llama.cpp's format, GGUF, as llama.cpp's own convert_hf_to_gguf.py writes it.
 
-Names and metadata are those of PyPI's `gguf`. The vocabulary is left out ("no_vocab"): the benches feed ids.
+Names and metadata are those of PyPI's `gguf`. The vocabulary is left out ("no_vocab") unless it is given: most benches
+feed ids.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
@@ -20,8 +21,15 @@ KINDS = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3"
 F32 = gguf.GGMLQuantizationType.F32
 
 
-def write_gguf(checkpoint: Path, path: Path, *, context: int, matrices: gguf.GGMLQuantizationType = F32) -> Path:
-    """Write the checkpoint's tensors: matrices in the type asked for, vectors in float32.
+def write_gguf(
+    checkpoint: Path,
+    path: Path,
+    *,
+    context: int,
+    matrices: gguf.GGMLQuantizationType = F32,
+    vocabulary: Callable[[gguf.GGUFWriter], None] | None = None,
+) -> Path:
+    """Write the checkpoint's tensors: matrices in the type asked for, vectors in float32; `vocabulary` adds the tokens.
 
     Raises CheckpointError for a folder that is no checkpoint, SystemExit for a family that is not written here, or a
     rope that llama.cpp can't run.
@@ -33,6 +41,10 @@ def write_gguf(checkpoint: Path, path: Path, *, context: int, matrices: gguf.GGM
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(partial, architecture.family, use_temp_file=True)
     add_facts(writer, architecture, context)
+    if vocabulary is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        vocabulary(writer)
     with TensorReader(checkpoint) as reader:
         for spec, name in gguf_names(architecture):
             values = interleaved(reader.array(spec.name), spec, architecture)
@@ -127,4 +139,3 @@ def add_facts(writer: gguf.GGUFWriter, architecture: Architecture, context: int)
     writer.add_rope_freq_base(architecture.ropes[0].theta)
     writer.add_layer_norm_rms_eps(architecture.rms_eps)
     writer.add_vocab_size(architecture.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
