@@ -1,88 +1,15 @@
 /* slm.h for Java: the native methods of org.slmc.Slm, see java/org/slmc/Slm.java. */
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "jni_abi.h"
+#include "jni_support.h"
 #include "session.h"
 
 #define JAVA(type, name) SLM_API type Java_org_slmc_Slm_##name
-#define CALLER JNIEnv *env, __attribute__((unused)) jclass slm
 /* What Java holds is the pointer as a number. */
 #define MODEL(handle) ((slm_model *)(intptr_t)(handle))
 #define SESSION(handle) ((slm_session *)(intptr_t)(handle))
 
-/* ---- Exceptions ----------------------------------------------------------------------------------------------- */
-
-/* "STATUS: TEXT", which SlmException takes apart. */
-static void fail(JNIEnv *env, slm_status status, const char *text) {
-  char message[sizeof((slm_error *)0)->text + 16];
-  snprintf(message, sizeof message, "%d: %s", (int)status, text);
-  /* A path may be in it, cut off within a letter; a JVM may end the app for text that is not its own UTF-8. */
-  for (char *c = message; *c; c++) {
-    if (*c & 0x80)
-      *c = '?';
-  }
-  jclass exception = (*env)->FindClass(env, "org/slmc/SlmException");
-  if (!exception) {
-    (*env)->ExceptionClear(env);
-    exception = (*env)->FindClass(env, "java/lang/RuntimeException");
-  }
-  if (exception)
-    (*env)->ThrowNew(env, exception, message);
-}
-
 static void check(JNIEnv *env, const slm_session *session, slm_status status) {
   if (status)
     fail(env, status, slm_error_text(session));
-}
-
-/* Tells whether all that a call needs is there, and throws where it is not. */
-static int given(JNIEnv *env, int all) {
-  if (!all)
-    fail(env, SLM_BAD_ARGUMENT, "a model, a session or an array is null or 0");
-  return all;
-}
-
-/* The same of memory. */
-static int taken(JNIEnv *env, int all) {
-  if (!all)
-    fail(env, SLM_NO_MEMORY, "no memory for a copy of the arguments");
-  return all;
-}
-
-/* ---- Strings and arrays, copied: Java's threads may change theirs meanwhile --------------------------------- */
-
-static char *put_utf8(char *to, uint32_t c) {
-  /* Zero in two bytes, as Java does, so that it doesn't end the string: no file has such a name. */
-  if (c && c < 0x80) {
-    *to++ = (char)c;
-    return to;
-  }
-  const int more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-  *to++ = (char)((0xff00 >> (more + 1) & 0xff) | c >> 6 * more);
-  for (int i = more - 1; i >= 0; i--)
-    *to++ = (char)(0x80 | (c >> 6 * i & 0x3f));
-  return to;
-}
-
-/* UTF-8, to be freed; NULL where there is no memory. JNI's own has letters beyond 16 bits in another way, by which
- * no file is found. */
-static char *utf8(JNIEnv *env, jstring string) {
-  const size_t length = (size_t)(*env)->GetStringLength(env, string);
-  jchar *units = calloc(length + 1, sizeof *units); /* one more, a zero */
-  char *text = units ? malloc(3 * length + 1) : NULL, *end = text;
-  if (text) {
-    (*env)->GetStringRegion(env, string, 0, (jsize)length, units);
-    for (size_t i = 0; i < length; i++) {
-      uint32_t c = units[i];
-      if ((c & 0xfc00) == 0xd800 && (units[i + 1] & 0xfc00) == 0xdc00)
-        c = 0x10000 + ((c & 0x3ff) << 10) + (units[++i] & 0x3ff);
-      end = put_utf8(end, c);
-    }
-    *end = 0;
-  }
-  free(units);
-  return text;
 }
 
 /* Rows of ids, one after another. */

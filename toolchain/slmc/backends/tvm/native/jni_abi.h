@@ -1,4 +1,4 @@
-/* The part of the Java Native Interface that jni.c uses, so that no JDK or NDK is needed to build it.
+/* The part of the Java Native Interface that jni*.c use, so that no JDK or NDK is needed to build it.
  *
  * A JVM hands over a table of functions that has been the same, but for additions at its end, since JNI 1.1. The
  * places are those of the JNI specification, chapter 4 "JNI Functions", where each function has its "Index in the
@@ -13,10 +13,12 @@
 typedef int32_t jint, jsize;
 typedef int64_t jlong;
 typedef float jfloat;
+typedef double jdouble;
+typedef int8_t jbyte;
 typedef uint8_t jboolean;
 typedef uint16_t jchar; /* a unit of UTF-16 */
 typedef struct jni_object *jobject;
-typedef jobject jclass, jstring, jintArray, jfloatArray, jobjectArray;
+typedef jobject jclass, jstring, jbyteArray, jintArray, jfloatArray, jdoubleArray, jobjectArray;
 
 typedef const struct jni_functions *JNIEnv;
 
@@ -37,19 +39,35 @@ struct jni_functions {
   jsize (*GetArrayLength)(JNIEnv *, jobject array);
   void *until_173[1];
   jobject (*GetObjectArrayElement)(JNIEnv *, jobjectArray, jsize index);
-  void *until_181[7];
+  void *until_176[2];
+  jbyteArray (*NewByteArray)(JNIEnv *, jsize length);
+  void *until_179[2];
+  jintArray (*NewIntArray)(JNIEnv *, jsize length);
+  void *until_181[1];
   jfloatArray (*NewFloatArray)(JNIEnv *, jsize length);
-  void *until_203[21];
+  jdoubleArray (*NewDoubleArray)(JNIEnv *, jsize length);
+  void *until_200[17];
+  void (*GetByteArrayRegion)(JNIEnv *, jbyteArray, jsize first, jsize length, jbyte *to);
+  void *until_203[2];
   void (*GetIntArrayRegion)(JNIEnv *, jintArray, jsize first, jsize length, jint *to);
-  void *until_211[7];
+  void *until_208[4];
+  void (*SetByteArrayRegion)(JNIEnv *, jbyteArray, jsize first, jsize length, const jbyte *from);
+  void *until_211[2];
   void (*SetIntArrayRegion)(JNIEnv *, jintArray, jsize first, jsize length, const jint *from);
   void *until_213[1];
   void (*SetFloatArrayRegion)(JNIEnv *, jfloatArray, jsize first, jsize length, const jfloat *from);
-  void *until_220[6];
+  void (*SetDoubleArrayRegion)(JNIEnv *, jdoubleArray, jsize first, jsize length, const jdouble *from);
+  void *until_220[5];
   void (*GetStringRegion)(JNIEnv *, jstring, jsize first, jsize length, jchar *to);
-  void *until_228[7];
+  void *until_222[1];
+  void *(*GetPrimitiveArrayCritical)(JNIEnv *, jobject array, jboolean *copied);
+  void (*ReleasePrimitiveArrayCritical)(JNIEnv *, jobject array, void *, jint mode);
+  void *until_228[4];
   jboolean (*ExceptionCheck)(JNIEnv *);
 };
+
+/* A mode of ReleasePrimitiveArrayCritical: what was not changed need not be copied back. */
+enum { JNI_ABORT = 2 };
 
 #define JNI_AT(index, function) \
   _Static_assert(offsetof(struct jni_functions, function) == (index) * sizeof(void *), "the place of " #function)
@@ -61,11 +79,19 @@ JNI_AT(164, GetStringLength);
 JNI_AT(167, NewStringUTF);
 JNI_AT(171, GetArrayLength);
 JNI_AT(173, GetObjectArrayElement);
+JNI_AT(176, NewByteArray);
+JNI_AT(179, NewIntArray);
 JNI_AT(181, NewFloatArray);
+JNI_AT(182, NewDoubleArray);
+JNI_AT(200, GetByteArrayRegion);
 JNI_AT(203, GetIntArrayRegion);
+JNI_AT(208, SetByteArrayRegion);
 JNI_AT(211, SetIntArrayRegion);
 JNI_AT(213, SetFloatArrayRegion);
+JNI_AT(214, SetDoubleArrayRegion);
 JNI_AT(220, GetStringRegion);
+JNI_AT(222, GetPrimitiveArrayCritical);
+JNI_AT(223, ReleasePrimitiveArrayCritical);
 JNI_AT(228, ExceptionCheck);
 #undef JNI_AT
 

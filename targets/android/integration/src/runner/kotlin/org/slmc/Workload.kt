@@ -1,0 +1,12 @@
+package org.slmc
+
+/** What is asked, by slmc's runner contract: of its modes, `choose`. */
+internal class Workload(val digest: String, val choices: Map<String, List<List<Int>>>, val items: List<Item>)
+
+internal class Item(val id: String, val fields: Map<String, String>, val inputIds: List<Int>, val choices: String)
+
+/** A workload that can't be answered here. */
+internal class BadWorkloadException(message: String) : Exception(message)
+
+/** Where the answers are made. */
+internal class Device(val name: String, val system: String, val thermal: String?)

@@ -1,0 +1,300 @@
+"""The Android module: its Kotlin compiled against stubs of what a phone has, and run in this machine's JVM with this
+machine's library, against the same library through ctypes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote_plus
+
+import pytest
+
+from slmc.backends.tvm.library import NATIVE, build_library
+from slmc.backends.tvm.link import library_name
+from slmc.bundle.golden import read_golden
+from slmc.bundle.manifest import list_files
+from slmc.prompt import TOKENIZER_FILE, Codec
+from slmc.runners import files
+from slmc.runners.contract import ChooseItem, Chosen
+from slmc.runners.native_decider import Decision, NativeDecider
+from slmc.target import load_target, native_triples, targets_folder
+from slmc.text.golden import Golden
+from slmc.text.task import Task, write_task
+
+from .conftest import Demo
+
+pytestmark = pytest.mark.build
+
+NATIVE_TESTS = Path(__file__).parents[1] / "native"
+SOURCES = targets_folder() / "android" / "integration" / "src"
+BACKENDS = ("tvm", "executorch")
+KOTLIN = NATIVE_TESTS / "kotlin"
+TEXTS = ("wire 200 to my sister", "what's the weather", "", "größer 😀 \u0000 zero", " ".join(map(str, range(90))))
+FACTS = {"context": 384, "one_token": False, "foundation_sha256": None, "versions": {"executorch": "1.5.1"}}
+OF_ANY_ENGINE = (
+    "fields that can't be meant so are refused",
+    "closed twice it is closed",
+    "many ask at once",
+    "who is cancelled leaves the others alone",
+    "closing meanwhile harms nobody",
+)
+BAD_ARGUMENT = 1
+OTHERS = {
+    "task of no file": "2",
+    "task of another file": "3",
+    "encode bytes": "9",
+    "encode nothing": "null",
+    "spell no token": "null",
+    "begin with bytes": "9",
+    "give no numbers": "8",
+    "decider of no prefix": "2",
+    "decider of another prefix": "3",
+    "classify bytes": "9",
+    "classify beyond the context": "6",
+    "classify when cancelled": "7",
+    "log-probability of no label": "null",
+    "log-probability beyond the labels": "null",
+    "classify after all that": "null",
+}
+"""The calls of Hostile.kt that end otherwise than with SLM_BAD_ARGUMENT."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    home: Path
+    classes: Path
+    """Of the stubs and of the library's Java interface."""
+
+    @property
+    def coroutines(self) -> Path:
+        return self.home / "kotlinx-coroutines-core-jvm.jar"
+
+    def compile(self, sources: Sequence[Path], out: Path) -> None:
+        where = ["-no-reflect", "-jvm-target", "11", "-cp", f"{self.classes}:{self.coroutines}", "-d", str(out)]
+        jar = ["-cp", str(self.home / "kotlin-compiler.jar"), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
+        # What is compiled once is not worth the JVM's second compiler.
+        command = ["java", "-XX:TieredStopAtLevel=1", "-Xmx1g", *jar, "-Werror", *where, *map(str, sources)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    if not all(map(shutil.which, ("javac", "java", "npm"))):
+        pytest.skip("not run: needs javac, java and npm")
+    folder = tmp_path_factory.mktemp("kotlin")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(KOTLIN / name, folder / name)
+    quiet = ["--no-audit", "--no-fund", "--prefer-offline", "--ignore-scripts"]
+    got = subprocess.run(["npm", "ci", *quiet], cwd=folder, capture_output=True, text=True, check=False, timeout=600)
+    if got.returncode:
+        pytest.skip(f"not run: needs npm's kotlin-compiler, and {got.stderr.strip().splitlines()[-1]}")
+    java = [*NATIVE.glob("java/org/slmc/*.java"), *NATIVE_TESTS.glob("android-stubs/**/*.java")]
+    flags = ["-Xlint:all,-options", "-Werror", "--release", "11", "-encoding", "UTF-8", "-d", str(folder / "classes")]
+    subprocess.run(["javac", *flags, *map(str, java)], check=True)
+    return Compiler(folder / "node_modules" / "kotlin-compiler" / "lib", folder / "classes")
+
+
+@dataclass(frozen=True)
+class Module:
+    """For one backend, with the program that runs it."""
+
+    compiler: Compiler
+    classes: Path
+    library: Path
+
+    def run(self, app: Path, *arguments: str, **properties: str) -> list[str]:
+        """The lines that it prints. The JVM looks at every call of its functions, and says so of a wrong one."""
+        jars = (self.compiler.coroutines, self.compiler.home / "kotlin-stdlib.jar")
+        path = os.pathsep.join(map(str, (self.classes, self.compiler.classes, *jars)))
+        given = {"java.library.path": str(self.library.parent), "app": str(app), **properties}
+        options = ["-Xcheck:jni", "-Dfile.encoding=UTF-8", *(f"-D{name}={value}" for name, value in given.items())]
+        command = ["java", *options, "-cp", path, "org.slmc.HarnessKt", str(app), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not re.search("WARNING|FATAL|Exception in thread", done.stdout + done.stderr), done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    [triple] = native_triples(load_target("host"))
+    path = tmp_path_factory.mktemp("java") / library_name(triple)
+    build_library(triple, path, java=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def modules(compiler: Compiler, library: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Module]:
+    folder = tmp_path_factory.mktemp("module")
+    shared = [SOURCES / name for name in ("core", "main", "runner", "androidTest")]
+    for backend in BACKENDS:
+        compiler.compile([*shared, SOURCES / backend, *sorted(KOTLIN.glob("*.kt"))], folder / backend)
+    return {backend: Module(compiler, folder / backend, library) for backend in BACKENDS}
+
+
+# ---- An app ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class App:
+    """Its data, with a bundle in its assets as the Gradle module puts it there."""
+
+    root: Path
+    codec: Codec
+    decider: NativeDecider
+
+    @property
+    def assets(self) -> Path:
+        return self.root / "assets" / "slm"
+
+    def write_manifest(self, like: Path, name: str = "manifest.json") -> None:
+        """That of another bundle, with the files that lie here."""
+        entries = {path: entry.model_dump() for path, entry in list_files(self.assets).items()}
+        manifest = json.loads(like.read_text(encoding="utf-8")) | {"files": entries, "confidence": None}
+        (self.assets / name).write_text(json.dumps(manifest), encoding="utf-8")
+
+    def decisions(self) -> list[Decision]:
+        return [self.decider.classify({"text": text}) for text in TEXTS]
+
+
+def golden_items(codec: Codec, decider: NativeDecider) -> list[Golden]:
+    items = []
+    for name, text in (("first", "pay my bill"), ("second", "book a flight")):
+        found = decider.classify({"text": text})
+        items.append(Golden(name, {"text": text}, codec.prompt({"text": text})[1], found.choice, found.probability))
+    return items
+
+
+@pytest.fixture(scope="module")
+def app(demo: Demo, library: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
+    root, bundle = tmp_path_factory.mktemp("app") / "größe 😀", demo.built.bundle
+    assets = root / "assets" / "slm"
+    model = assets / "model"
+    model.mkdir(parents=True)
+    shutil.copyfile(bundle / "model" / "model.slm", model / "model.slm")
+    shutil.copyfile(bundle / "model" / "model.slm", model / "model.pte")  # see the stub of ExecuTorch's Module
+    codec = Codec.open(bundle / "tokenizer")
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    task = Task(bundle / "tokenizer" / TOKENIZER_FILE, codec, manifest["labels"], [{"text": text} for text in TEXTS])
+    write_task(task, assets / "task.slm")
+    first = NativeDecider(bundle / "model", assets / "task.slm", library=library)
+    golden = golden_items(codec, first)
+    (assets / "prefix.slm").write_bytes(first.prefix())
+    facts = FACTS | {"vocab_size": json.loads((bundle / "model" / "model.json").read_text())["vocab_size"]}
+    (model / "model.json").write_text(json.dumps(facts))
+    # As where the model answered otherwise.
+    write_task(task, assets / "task.slm", [golden[0], replace(golden[1], probability=0.5)])
+    made = App(root, codec, NativeDecider(bundle / "model", assets / "task.slm", library=library))
+    made.write_manifest(bundle / "manifest.json", "manifest-of-another-model.json")
+    (assets / "task.slm").rename(assets / "task-of-another-model.slm")
+    write_task(task, assets / "task.slm", golden)
+    made.write_manifest(bundle / "manifest.json")
+    return made
+
+
+def told(decision: Decision, labels: Sequence[str]) -> list[object]:
+    return [labels[decision.choice], decision.probability, decision.prompt_ids, decision.logprobs]
+
+
+def parsed(line: str) -> list[object]:
+    label, probability, ids, logprobs = line.split(" ")
+    pairs = (pair.split(":") for pair in logprobs.split(","))
+    values = {int(choice): float.fromhex(value) for choice, value in pairs}
+    return [label, float.fromhex(probability), tuple(map(int, ids.split(","))), values]
+
+
+def test_it_decides_as_c_does_to_the_bit(modules: Mapping[str, Module], app: App) -> None:
+    first, *lines = modules["tvm"].run(app.root, "answers", *map(quote_plus, TEXTS))
+    assert first == f"[text] {len(app.decider.labels)} null null"
+    assert [parsed(line) for line in lines] == [told(decision, app.decider.labels) for decision in app.decisions()]
+
+
+@pytest.mark.parametrize("one_token", [True, False])
+def test_with_executorch_it_decides_alike(modules: Mapping[str, Module], app: App, one_token: bool) -> None:
+    """The search is asked one path at a time, and tells no log-probabilities but the chosen label's."""
+    facts = app.assets / "model" / "model.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"one_token": one_token}))
+    app.write_manifest(app.assets / "manifest.json")
+    first, *lines = modules["executorch"].run(app.root, "answers", *map(quote_plus, TEXTS))
+    assert first == f"[text] {len(app.decider.labels)} null null"
+    for line, decision in zip(lines, app.decisions(), strict=True):
+        label, probability, ids, logprobs = parsed(line)
+        assert label == app.decider.labels[decision.choice]
+        assert probability == pytest.approx(decision.probability, abs=1e-3)
+        assert isinstance(ids, tuple)
+        assert ids[: len(decision.prompt_ids)] == decision.prompt_ids
+        assert logprobs == {decision.choice: pytest.approx(decision.logprobs[decision.choice], abs=1e-3)}
+
+
+@pytest.mark.parametrize(("backend", "names"), [("tvm", ()), ("executorch", OF_ANY_ENGINE)])
+def test_it_behaves(modules: Mapping[str, Module], app: App, demo: Demo, backend: str, names: tuple[str, ...]) -> None:
+    """See Behaviour.kt."""
+    texts = [item.fields["text"] for item in read_golden(demo.built.bundle)]
+    decisions = {text: app.decider.classify({"text": text}) for text in texts}
+    text = max(decisions, key=lambda one: decisions[one].probability)
+    label = app.decider.labels[decisions[text].choice]
+    lines = modules[backend].run(app.root, "behaviour", *names, text=text, label=label)
+    assert len(lines) == (len(names) or 20)
+    assert [line for line in lines if not line.endswith(": as it should")] == []
+
+
+def test_what_fails_throws_its_status(modules: Mapping[str, Module], app: App) -> None:
+    """See Hostile.kt."""
+    lines = dict(line.split(": ") for line in modules["tvm"].run(app.root, "hostile"))
+    assert len(lines) == 51
+    assert {name: status for name, status in lines.items() if status != str(BAD_ARGUMENT)} == OTHERS
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_its_results_keep_the_contract(modules: Mapping[str, Module], app: App, demo: Demo, backend: str) -> None:
+    end, labels = app.codec.end_id, app.decider.labels
+    choices = {"labels": tuple(tuple(app.codec.answer(label)) for label in labels)}
+    items = [
+        ChooseItem(id=f'"{index}" é', fields=item.fields, input_ids=tuple(item.input_ids), choices="labels")
+        for index, item in enumerate(read_golden(demo.built.bundle))
+    ]
+    odd = items[1].model_copy(update={"input_ids": (end,)})
+    workload = files.make(end, choices, [items[0], odd, *items[2:]])
+    folder = app.root / "files"
+    folder.mkdir(exist_ok=True)
+    files.write_workload(workload, folder / "workload.jsonl")
+    modules[backend].run(app.root, "workload", workload="workload.jsonl", result=f"{backend}.jsonl")
+    result = files.read_result(folder / f"{backend}.jsonl", workload)
+    assert not (folder / f"{backend}.jsonl.partial").exists()
+    environment = result.environment
+    assert (environment.device, environment.os) == ("Stub One", "Android 14 (API 34)")
+    assert (environment.thermal, environment.runtime) == ("light", {"tvm": "slm"}.get(backend, backend))
+    for item in items:
+        answer, decision = result.answers[item.id], app.decider.classify(item.fields or {})
+        assert isinstance(answer, Chosen)
+        assert answer.choice == decision.choice
+        assert (answer.input_ids is None) == (item.id != odd.id)
+        assert answer.prefill_tokens > 0
+        assert answer.prefill_ms > 0
+
+
+# ---- What is said elsewhere -----------------------------------------------------------------------------------------
+
+
+def test_the_core_needs_no_android() -> None:
+    pure = [path for name in ("core", "tvm", "runner") for path in (SOURCES / name).rglob("*.kt")]
+    assert len(pure) > 8
+    for path in pure:
+        assert not re.search(r"^import (android|org\.json)", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
+def test_the_build_script_takes_what_there_is() -> None:
+    script = (SOURCES.parent / "build.gradle.kts").read_text(encoding="utf-8")
+    for name in re.findall(r'"(src/[\w/$]+)"', script):
+        for backend in BACKENDS:
+            assert (SOURCES.parent / name.replace("$backend", backend)).is_dir()
+    needed = re.findall(r'"([\w/]+\.(?:slm|pte|json))"', "".join(path.read_text() for path in SOURCES.rglob("*.kt")))
+    assert set(needed) <= set(re.findall(r'"([\w/]+\.(?:slm|pte|json))"', script))
