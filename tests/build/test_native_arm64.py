@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,20 @@ import numpy.typing as npt
 import pytest
 
 from slmc.backends.tvm.kernels.levels import LEVELS, levels
-from slmc.backends.tvm.library import NATIVE, Zig, compile_objects, zig_tools
+from slmc.backends.tvm.library import SOURCES, Zig, compile_objects, zig_tools
+from slmc.runners.native_decider import NativeDecider
 from slmc.runners.native_engine import NativeEngine, load_library, runnable_kernels
 from slmc.target import load_target, target_names
+from slmc.text.golden import Golden
+from slmc.text.task import Task, write_task
 
 from ..native_files import FULL, MODELS, Model
+from ..task_files import LABELS, codec, task_bytes
 from .native_model import write_model
 
 pytestmark = pytest.mark.build
 
-ANSWER = Path(__file__).parents[1] / "native" / "answer.c"
+ANSWER, DECIDE = (Path(__file__).parents[1] / "native" / name for name in ("answer.c", "decide.c"))
 TRIPLES = sorted(
     {one.triple for name in target_names() for one in load_target(name).native if one.triple.startswith("aarch64-")}
 )
@@ -35,10 +39,18 @@ Operation = tuple[str, list[int]]
 
 @dataclass(frozen=True)
 class Emulated:
-    """The program, and the emulator that runs it."""
+    """The programs, and the emulator that runs them."""
 
     emulator: str
     program: Path
+    decider: Path
+
+    def decide(self, cpu: str, *arguments: object) -> list[str]:
+        """The lines that tests/native/decide.c prints."""
+        command = [self.emulator, "-cpu", cpu, str(self.decider), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
 
     def run(
         self, weights: Path, kernels: str, operations: Sequence[Operation], threads: int = 1, cpu: str = "max"
@@ -65,11 +77,11 @@ def emulated(zig: Zig, request: pytest.FixtureRequest, tmp_path_factory: pytest.
     if emulator is None:
         pytest.skip("not run: needs qemu-aarch64-static")
     folder = tmp_path_factory.mktemp(request.param)
-    program = folder / "answer"
     objects = compile_objects(zig, request.param, folder)
-    flags = ["-target", "aarch64-linux-musl", "-static", f"-I{NATIVE}"]
-    zig(["cc", *flags, str(ANSWER), *map(str, objects), "-o", str(program)], str(ANSWER))
-    return Emulated(emulator, program)
+    flags = ["-target", "aarch64-linux-musl", "-static", *(f"-I{folder}" for folder in SOURCES)]
+    for source in (ANSWER, DECIDE):
+        zig(["cc", *flags, str(source), *map(str, objects), "-o", str(folder / source.stem)], str(source))
+    return Emulated(emulator, folder / ANSWER.stem, folder / DECIDE.stem)
 
 
 def operations(model: Model) -> list[Operation]:
@@ -143,3 +155,34 @@ def test_a_cpu_refuses_kernels_that_it_lacks(emulated: Emulated, tmp_path: Path)
     weights = write_model(tmp_path / "model", FULL)
     with pytest.raises(AssertionError, match="this CPU can't run the kernels dotprod"):
         emulated.run(weights, "dotprod", [("read", [1])], cpu="cortex-a53")
+
+
+@pytest.mark.parametrize(("cpu", "kernels"), CPUS)
+def test_decisions_are_those_of_this_machine(
+    emulated: Emulated, host_library: Path, cpu: str, kernels: str, tmp_path: Path
+) -> None:
+    """A task and a prefix that were made here: the canary is content there, and a decision the same to the bit. A CPU
+    without dot products takes exact kernels, whose prefix is another; its numbers are near.
+    """
+    weights = write_model(tmp_path / "model", replace(FULL, config=replace(FULL.config, vocab_size=1000)))
+    task_bytes(tmp_path, "llama3")
+    path, fields = tmp_path / "task.slm", {"text": "weather in Zürich", "more": "7"}
+    here = kernels_like(kernels if kernels not in EXACT else "dotprod", host_library)
+    decider = NativeDecider(weights.parent, path, kernels=here, library=host_library)
+    asked = [{"text": text, "more": "x"} for text in ("a", "Съешь же ещё", "いろは", "")]
+    golden = [
+        Golden(str(number), one, found.prompt_ids, found.choice, found.probability)
+        for number, (one, found) in enumerate((one, decider.classify(one)) for one in asked)
+    ]
+    (tmp_path / "prefix.slm").write_bytes(decider.prefix())
+    task = Task(tmp_path / "tokenizer.json", codec("llama3"), LABELS, asked)
+    write_task(task, tmp_path / "golden.slm", golden)
+    ran, taken, canary, decided = emulated.decide(
+        cpu, weights, tmp_path / "golden.slm", tmp_path / "prefix.slm", *fields.values()
+    )
+    assert (ran, taken, canary.strip()) == (kernels, str(int(kernels not in EXACT)), f"{len(asked)} -1")
+    choice, logprob = decided.split()
+    found = decider.classify(fields)
+    assert int(choice) == found.choice
+    tolerance = 0.1 if kernels in EXACT else 1e-12
+    assert float.fromhex(logprob) == pytest.approx(found.logprobs[found.choice], abs=tolerance)

@@ -18,7 +18,7 @@ from slmc.runners.answers import Times
 from slmc.runners.choose import Verdict
 from slmc.runners.contract import Ids
 from slmc.runners.loop import Written
-from slmc.runners.native_engine import Info, load_library, open_library
+from slmc.runners.native_engine import Info, OpenOptions, load_library, open_library
 from slmc.text.native_text import Error, NativeTask, RawDecision, Text, texts_of
 
 
@@ -104,14 +104,18 @@ class NativeDecider:
         threads: int = 1,
         prefix: Path | None = None,
         abstain_below: float = 0.0,
+        kernels: str | None = None,
         library: Path | None = None,
     ) -> None:
+        """`kernels` names a CPU level; `library` is used in place of the artifact's own."""
         self._model, self._decider, error = c_void_p(), c_void_p(), Error()
         compiled = read_compiled(artifact)
         self._slm = _declared(load_library(library) if library else open_library(artifact, compiled))
         self.task = NativeTask(self._slm, task)
         weights = artifact / WEIGHTS
-        error.check(self._slm.slm_open(str(weights).encode(), None, byref(self._model), byref(error)), weights)
+        opening = OpenOptions(verify=0, kernels=None if kernels is None else kernels.encode())
+        opened = self._slm.slm_open(str(weights).encode(), byref(opening), byref(self._model), byref(error))
+        error.check(opened, weights)
         options = _Options(0, threads, None if prefix is None else str(prefix).encode(), abstain_below)
         made = self._slm.slm_decider_new(
             self._model, self.task.handle, byref(options), byref(self._decider), byref(error)

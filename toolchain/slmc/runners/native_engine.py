@@ -22,7 +22,9 @@ _VERSION = 1
 """Major version of slm.h that this speaks."""
 
 
-class _OpenOptions(Structure):
+class OpenOptions(Structure):
+    """`slm_open_options`."""
+
     _fields_ = (("verify", c_int), ("kernels", c_char_p))
 
 
@@ -73,7 +75,7 @@ class NativeEngine:
         self._compiled = read_compiled(folder)
         self._slm = load_library(library) if library else open_library(folder, self._compiled)
         error, path = Error(), folder / WEIGHTS
-        options = _OpenOptions(verify=int(verify), kernels=kernels.encode() if kernels else None)
+        options = OpenOptions(verify=int(verify), kernels=kernels.encode() if kernels else None)
         error.check(self._slm.slm_open(str(path).encode(), byref(options), byref(self._model), byref(error)), path)
         self._info = Info()
         self._slm.slm_model_info_get(self._model, byref(self._info))
@@ -197,7 +199,7 @@ def load_library(path: Path) -> ctypes.CDLL:
     if slm.slm_version() >> 16 != _VERSION:
         raise RunnerError(f"a library of version {slm.slm_version() >> 16}", where=path, expected=f"version {_VERSION}")
     pointer = ctypes.c_void_p
-    slm.slm_open.argtypes = [c_char_p, POINTER(_OpenOptions), POINTER(pointer), POINTER(Error)]
+    slm.slm_open.argtypes = [c_char_p, POINTER(OpenOptions), POINTER(pointer), POINTER(Error)]
     slm.slm_model_info_get.argtypes = [pointer, POINTER(Info)]
     slm.slm_model_info_get.restype = None
     slm.slm_kernels.argtypes, slm.slm_kernels.restype = [c_size_t], c_char_p

@@ -26,7 +26,12 @@ def main() -> None:
     decider = None
     if chosen.task is not None:
         decider = NativeDecider(
-            chosen.artifact, chosen.task, threads=chosen.threads, prefix=chosen.prefix, library=chosen.library
+            chosen.artifact,
+            chosen.task,
+            threads=chosen.threads,
+            prefix=chosen.prefix,
+            kernels=chosen.kernels,
+            library=chosen.library,
         )
     load_ms = (time.perf_counter() - start) * 1000
     environment = Environment(

@@ -128,7 +128,8 @@ SLM_API const int32_t *slm_prompt_ids(const slm_decider *decider, size_t *count)
 SLM_API double slm_choice_logprob(const slm_decider *decider, int32_t choice);
 
 /* Decide the task's golden items, see slm_check_prompts, and compare their labels and probabilities with what this model
- * said where it was built: on every CPU the same to the bit, so that a difference means that something broke. */
+ * said where it was built: on every CPU with dot products of 8 bits the same to the bit, on others near, so that a
+ * difference means that something broke. */
 SLM_API slm_status slm_self_test(slm_decider *decider, slm_check *check);
 
 /* What the file `prefix` holds, for this model and task, to be written as it is; reads the prefix if need be. Valid until
