@@ -72,7 +72,7 @@ def test_the_threshold_of_the_bundle_keeps_the_errors_down(demo: Demo) -> None:
     """What was fitted to the calibration items holds on the evaluation items, about."""
     confidence = verify(demo.built.bundle).confidence
     assert confidence is not None
-    assert set(confidence.calibration_error) == {"reference", "quantized", "compiled"}
+    assert set(confidence.calibration_error) == {"reference", "quantized", "compiled", "app"}
     assert all(0 < error < 0.1 for error in confidence.calibration_error.values())
     abstain = confidence.abstain
     assert abstain is not None
@@ -81,7 +81,7 @@ def test_the_threshold_of_the_bundle_keeps_the_errors_down(demo: Demo) -> None:
     assert (abstain.max_error, abstain.fitted.items) == (0.05, 512)
     assert abstain.fitted.error is not None
     assert abstain.fitted.error <= 0.05
-    assert set(abstain.measured) == {"quantized", "compiled"}
+    assert set(abstain.measured) == {"quantized", "compiled", "app"}
     for answered in abstain.measured.values():
         assert answered.items == LIMIT
         assert answered.coverage > 0.7
@@ -93,7 +93,7 @@ def test_the_bundle_verifies_and_says_what_was_run(demo: Demo) -> None:
     manifest = verify(demo.built.bundle)
     assert manifest.device == "not run on a device"
     assert manifest.validation is not None
-    assert [run.rung for run in manifest.validation.runs] == ["reference", "quantized", "compiled", "device"]
+    assert [run.rung for run in manifest.validation.runs] == ["reference", "quantized", "compiled", "app", "device"]
     assert manifest.validation.runs[-1].verdict == "not run"
     golden = read_golden(demo.built.bundle)
     assert len(golden) == 32
@@ -118,6 +118,7 @@ def test_the_proof_is_complete(demo: Demo) -> None:
         "workload.jsonl",
         "reference.jsonl",
         "quantized.jsonl",
+        "app.jsonl",
         "compiled.jsonl",
         "report.json",
         "report.html",

@@ -49,7 +49,7 @@ def answers(golden: list[GoldenItem]) -> list[str]:
 
 def test_executorch_s_own_runner_gives_the_golden_answers(android: Built) -> None:
     from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
-    from executorch.extension.pybindings import portable_lib  # noqa: F401 - has the operators
+    from executorch.extension.pybindings import portable_lib  # noqa: F401 - these have the operators
 
     manifest, golden = android.manifest, read_golden(android.bundle)
     program, tokenizer = android.bundle / manifest.artifact / "model.pte", android.bundle / manifest.tokenizer

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from slmc import backends, beside, rungs
 from slmc.artifacts import MergedCheckpoint
@@ -20,7 +21,7 @@ from slmc.checkpoint.stored import read_header
 from slmc.evidence import compared, open_base
 from slmc.names import SCHEMES
 from slmc.pipeline import merge_stage
-from slmc.prompt import Codec
+from slmc.prompt import TOKENIZER_FILE, Codec, PromptFormat
 from slmc.quant import readback
 from slmc.quant.decisions import decide
 from slmc.quant.quantizer import quantize, round_tensor
@@ -32,6 +33,7 @@ from slmc.quantization import quantize_stage
 from slmc.runners.files import read_workload
 from slmc.runners.launch import run
 from slmc.store import Entry
+from slmc.text.task import TASK_FILE, Task, write_task
 from slmc.validate.ladder import Rung, judge
 from slmc.validate.report import Report
 
@@ -60,8 +62,8 @@ class Ladder:
         entry = Entry(stage.name, stage.key, self.reference, reused=True, seconds=0.0)
         self.answered_by_base = beside.run_base(demo.store, base, entry)
 
-    def judge(self, *, quantized: Path | None = None, bundle: Path | None = None) -> Report:
-        """With neither, the demo's own rungs."""
+    def judge(self, *, quantized: Path | None = None, bundle: Path | None = None, task: Path | None = None) -> Report:
+        """With none of them, the demo's own rungs."""
         workload, proof = self.reference / rungs.WATCHED, self.demo.out / f"{self.demo.plan.name}.proof"
         results = {name: proof / f"{name}.jsonl" for name in ("quantized", "compiled")}
         if quantized is not None:
@@ -76,6 +78,9 @@ class Ladder:
             results["compiled"] = self.work / "compiled.jsonl"
             command = rungs.bundle_command(bundle, read_manifest(bundle))
             run(command, workload, results["compiled"], timeout_s=600)
+        if task is not None:
+            command = rungs.bundle_command(self.demo.built.bundle, self.demo.built.manifest)
+            run([*command, "--task", str(task)], workload, self.work / "app.jsonl", timeout_s=600)
         stored = self.quantized if quantized is None else open_quantized(quantized)
         bundle = bundle or self.demo.built.bundle
         ladder = [
@@ -88,6 +93,8 @@ class Ladder:
             ),
             Rung("compiled", results["compiled"], compared(backends.read_back(stored, "tvm", bundle / "model"))),
         ]
+        if task is not None:
+            ladder.append(Rung("app", self.work / "app.jsonl"))
         return judge(self.demo.plan.recipe, read_workload(workload), ladder, base=self.answered_by_base)
 
     def bundle(self) -> Path:
@@ -234,3 +241,20 @@ def test_a_changed_chat_template_shows_as_the_prompt(ladder: Ladder) -> None:
     form["suffix"] = form["suffix"].replace("<|assistant|>", "<|user|>")
     path.write_text(json.dumps(form))
     assert blamed(ladder.judge(bundle=bundle)) == ("compiled", "prompt")
+
+
+def app_task(ladder: Ladder, form: PromptFormat) -> Path:
+    """The demo's task file with another prompt."""
+    plan, tokenizer = ladder.demo.plan, ladder.demo.built.bundle / "tokenizer" / TOKENIZER_FILE
+    codec = Codec(Tokenizer.from_file(str(tokenizer)), form)
+    write_task(Task(tokenizer, codec, plan.recipe.labels(), ()), ladder.work / TASK_FILE)
+    return ladder.work / TASK_FILE
+
+
+def test_an_app_of_another_prompt_shows_at_its_own_rung(ladder: Ladder) -> None:
+    """The model and the runner's own tokenizer are well; what the app's library makes of a text is not."""
+    form = Codec.open(ladder.demo.built.bundle / "tokenizer").format
+    assert ladder.judge(task=app_task(ladder, form)).blame is None
+    report = ladder.judge(task=app_task(ladder, form.model_copy(update={"suffix": "\n" + form.suffix})))
+    assert blamed(report) == ("app", "prompt")
+    assert not failed(report, "compiled")
