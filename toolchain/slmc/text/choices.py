@@ -14,6 +14,7 @@ from slmc.text.tables import NONE, strings_bytes
 
 Ids = tuple[int, ...]
 _LEAF = 1 << 31
+_MOST_STEP, _MOST_PATH = 128, 4096  # native/search.h says why
 
 
 @dataclass
@@ -70,6 +71,8 @@ def choices_bytes(choices: Sequence[Ids], labels: Sequence[str]) -> bytes:
     for number, node in enumerate(nodes):  # grows as it is walked
         begun = len(nodes[parents[number]].path) if number else 0
         own = node.path[begun:]
+        if (number and len(own) > _MOST_STEP) or len(node.path) > _MOST_PATH:
+            raise InputError(f"labels part after {len(node.path)} tokens", expected=f"at most {_MOST_STEP} at a time")
         table.append((parents[number], len(ids), len(own), len(twigs), len(node.below)))
         ids += own
         for token, child in node.below.items():

@@ -7,12 +7,26 @@ enum { NUMBERS = 6 };
 
 /* ---- The section ---------------------------------------------------------------------------------------------- */
 
+/* Every path ends within the deepest, which memory and context are counted by. */
+static int is_shallow(const struct choices *c) {
+  if (c->deepest > MOST_PATH || c->branches[0].count > c->deepest)
+    return 0;
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    uint64_t length = 0;
+    for (uint32_t at = i; at != NONE && length <= c->deepest; at = c->branches[at].parent)
+      length += c->branches[at].count;
+    if (length > c->deepest)
+      return 0;
+  }
+  return 1;
+}
+
 /* Nodes are numbered as their parents' twigs name them, so that each is named once; twigs lie in the nodes' order. */
 static int is_tree(const struct choices *c) {
   uint32_t twigs = 0, named = 1;
   for (uint32_t i = 0; i < c->nodes; i++) {
     const struct branch *b = &c->branches[i];
-    if (b->begin > c->id_count || b->count > c->id_count - b->begin || (i && !b->count) || b->first != twigs ||
+    if (b->begin > c->id_count || b->count > c->id_count - b->begin || (i && (!b->count || b->count > MOST_STEP)) || b->first != twigs ||
         !b->below || b->below > c->twig_count - twigs || i >= named || (!i && b->parent != NONE))
       return 0;
     for (; twigs < b->first + b->below; twigs++) {
@@ -52,7 +66,7 @@ int slm_choices_open(struct bytes section, uint32_t vocabulary, struct choices *
       return 0;
   }
   const struct bytes left = {section.data + 4 * words, section.size - 4 * (size_t)words};
-  return is_tree(c) && slm_strings_open(left, &c->labels) && c->labels.count == c->count;
+  return is_tree(c) && is_shallow(c) && slm_strings_open(left, &c->labels) && c->labels.count == c->count;
 }
 
 /* ---- The search ----------------------------------------------------------------------------------------------- */

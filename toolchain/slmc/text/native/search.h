@@ -26,6 +26,8 @@ struct twig {
 };
 
 enum { LEAF = 1u << 31 };
+/* Ids from one place where paths part to the next, which are read at once; and of a whole path. */
+enum { MOST_STEP = 128, MOST_PATH = 4096 };
 
 /* text/choices.py writes it. */
 struct choices {

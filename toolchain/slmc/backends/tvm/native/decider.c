@@ -13,6 +13,8 @@
 
 enum { ALIGNMENT = 64 };
 
+_Static_assert((int)MOST_STEP <= (int)CHUNK, "a node's tokens are read at once");
+
 static slm_status refuse(slm_decider *d, slm_status status, const char *text) {
   return slm_fail(&d->session->error, status, "%s", text);
 }

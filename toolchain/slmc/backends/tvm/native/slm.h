@@ -8,9 +8,16 @@
  *     slm_prefill(session, ids, count);
  *     const float *logits = slm_logits(session);
  *
- * C11. Nothing is global: models and sessions are all there is. A model is read-only and may be shared by
- * sessions on any threads. A session is used by one thread at a time; slm_cancel alone may come from another.
- * Memory is taken by slm_open and slm_session_new, none while reading or decoding; no file is ever written.
+ * or, with a task file, see slm_text.h, from text to a label:
+ *
+ *     slm_task_open("task.slm", &task, &error);
+ *     slm_decider_new(model, task, NULL, &decider, &error);
+ *     slm_classify(decider, &(slm_text){"wire 200 to my sister", 21}, 1, &decision);
+ *
+ * C11. Nothing is global: models, tasks, sessions and deciders are all there is. Models and tasks are read-only and may
+ * be shared on any threads. A session or decider is used by one thread at a time; slm_cancel alone may come from another.
+ * Memory is taken by slm_open and slm_session_new, none while reading or decoding; a decider takes more where a text is
+ * longer than any before. No file is ever written.
  * Token ids are int32_t, logits natural and unnormalised, log-probabilities natural.
  */
 #ifndef SLM_H
