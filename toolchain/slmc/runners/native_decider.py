@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -62,7 +62,7 @@ class Generation:
     """Of each id, and of the end token where it came: over the whole vocabulary, as the model says it."""
     done: Done
     prompt_ids: Ids
-    times: Times
+    times: Times = field(compare=False)
 
 
 @dataclass(frozen=True)
