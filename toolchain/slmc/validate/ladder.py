@@ -129,7 +129,7 @@ def _adds(name: RungName, answers: Answers | None) -> str | None:
     if name == "quantized":
         return "weight quantization"
     if name == "app":
-        return "the task file's prompt, tokenizer, search"
+        return "text in, decision out"
     if name == "device":
         return "the device"
     if name == "compiled" and answers is not None:
