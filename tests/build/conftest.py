@@ -53,6 +53,18 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def java_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its native methods for Java."""
+    from slmc.backends.tvm.library import build_library
+    from slmc.backends.tvm.link import library_name
+
+    [triple] = native_triples(load_target("host"))
+    path = tmp_path_factory.mktemp("java") / library_name(triple)
+    build_library(triple, path, java=True)
+    return path
+
+
+@pytest.fixture(scope="session")
 def native_text(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The C of task files alone, which ends the process where its behaviour is undefined."""
     path = tmp_path_factory.mktemp("text") / "libtext.so"

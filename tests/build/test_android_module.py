@@ -16,19 +16,19 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from slmc.backends.tvm.library import NATIVE, build_library
-from slmc.backends.tvm.link import library_name
+from slmc.backends.tvm.library import NATIVE
 from slmc.bundle.golden import read_golden
 from slmc.bundle.manifest import list_files
 from slmc.prompt import TOKENIZER_FILE, Codec
 from slmc.runners import files
 from slmc.runners.contract import ChooseItem, Chosen
 from slmc.runners.native_decider import Decision, NativeDecider
-from slmc.target import load_target, native_triples, targets_folder
+from slmc.target import targets_folder
 from slmc.text.golden import Golden
 from slmc.text.task import Task, write_task
 
 from .conftest import Demo
+from .java import run_java
 
 pytestmark = pytest.mark.build
 
@@ -111,33 +111,21 @@ class Module:
     library: Path
 
     def run(self, app: Path, *arguments: str, **properties: str) -> list[str]:
-        """The lines that it prints. The JVM looks at every call of its functions, and says so of a wrong one."""
+        """The lines that it prints."""
         jars = (self.compiler.coroutines, self.compiler.home / "kotlin-stdlib.jar")
         path = os.pathsep.join(map(str, (self.classes, self.compiler.classes, *jars)))
         given = {"java.library.path": str(self.library.parent), "app": str(app), **properties}
-        options = ["-Xcheck:jni", "-Dfile.encoding=UTF-8", *(f"-D{name}={value}" for name, value in given.items())]
-        command = ["java", *options, "-cp", path, "org.slmc.HarnessKt", str(app), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert not re.search("WARNING|FATAL|Exception in thread", done.stdout + done.stderr), done.stdout + done.stderr
-        return done.stdout.splitlines()
+        options = ["-Dfile.encoding=UTF-8", *(f"-D{name}={value}" for name, value in given.items())]
+        return run_java([*options, "-cp", path, "org.slmc.HarnessKt", str(app), *arguments], timeout_s=300)
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    [triple] = native_triples(load_target("host"))
-    path = tmp_path_factory.mktemp("java") / library_name(triple)
-    build_library(triple, path, java=True)
-    return path
-
-
-@pytest.fixture(scope="module")
-def modules(compiler: Compiler, library: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Module]:
+def modules(compiler: Compiler, java_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Module]:
     folder = tmp_path_factory.mktemp("module")
     shared = [SOURCES / name for name in ("core", "main", "runner", "androidTest")]
     for backend in BACKENDS:
         compiler.compile([*shared, SOURCES / backend, *sorted(KOTLIN.glob("*.kt"))], folder / backend)
-    return {backend: Module(compiler, folder / backend, library) for backend in BACKENDS}
+    return {backend: Module(compiler, folder / backend, java_library) for backend in BACKENDS}
 
 
 # ---- An app ---------------------------------------------------------------------------------------------------------
@@ -174,7 +162,7 @@ def golden_items(codec: Codec, decider: NativeDecider) -> list[Golden]:
 
 
 @pytest.fixture(scope="module")
-def app(demo: Demo, library: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
+def app(demo: Demo, java_library: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
     root, bundle = tmp_path_factory.mktemp("app") / "größe 😀", demo.built.bundle
     assets = root / "assets" / "slm"
     model = assets / "model"
@@ -185,14 +173,14 @@ def app(demo: Demo, library: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     task = Task(bundle / "tokenizer" / TOKENIZER_FILE, codec, manifest["labels"], [{"text": text} for text in TEXTS])
     write_task(task, assets / "task.slm")
-    first = NativeDecider(bundle / "model", assets / "task.slm", library=library)
+    first = NativeDecider(bundle / "model", assets / "task.slm", library=java_library)
     golden = golden_items(codec, first)
     (assets / "prefix.slm").write_bytes(first.prefix())
     facts = FACTS | {"vocab_size": json.loads((bundle / "model" / "model.json").read_text())["vocab_size"]}
     (model / "model.json").write_text(json.dumps(facts))
     # As where the model answered otherwise.
     write_task(task, assets / "task.slm", [golden[0], replace(golden[1], probability=0.5)])
-    made = App(root, codec, NativeDecider(bundle / "model", assets / "task.slm", library=library))
+    made = App(root, codec, NativeDecider(bundle / "model", assets / "task.slm", library=java_library))
     made.write_manifest(bundle / "manifest.json", "manifest-of-another-model.json")
     (assets / "task.slm").rename(assets / "task-of-another-model.slm")
     write_task(task, assets / "task.slm", golden)

@@ -13,12 +13,11 @@ from urllib.parse import quote_plus
 import numpy as np
 import pytest
 
-from slmc.backends.tvm.library import NATIVE, build_library
-from slmc.backends.tvm.link import library_name
+from slmc.backends.tvm.library import NATIVE
 from slmc.runners.native_engine import NativeEngine, load_library, runnable_kernels
-from slmc.target import load_target, native_triples
 
 from ..native_files import FULL
+from .java import run_java
 from .native_model import write_model
 
 pytestmark = pytest.mark.build
@@ -45,26 +44,20 @@ class Java:
     classes: Path
 
     def run(self, program: str, *arguments: str, classes: Path | None = None) -> list[str]:
-        """The lines that it prints. The JVM looks at every call of its functions, and says so of a wrong one."""
+        """The lines that it prints."""
         path = ["-cp", str(classes or self.classes), f"-Djava.library.path={self.library.parent}"]
-        command = ["java", "-Xcheck:jni", *path, program, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert not re.search("WARNING|FATAL|Exception in thread", done.stdout + done.stderr), done.stdout + done.stderr
-        return done.stdout.splitlines()
+        return run_java([*path, program, *arguments], timeout_s=120)
 
 
 @pytest.fixture(scope="module")
-def java(tmp_path_factory: pytest.TempPathFactory) -> Java:
+def java(java_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Java:
     if not (shutil.which("javac") and shutil.which("java")):
         pytest.skip("not run: needs javac and java")
     folder = tmp_path_factory.mktemp("java")
-    [triple] = native_triples(load_target("host"))
-    build_library(triple, folder / library_name(triple), java=True)
     # Java 8 is what every Android build takes; that a JDK finds it old is no news.
     flags = ["-Xlint:all,-options", "-Werror", "--release", "8", "-encoding", "UTF-8", "-d", str(folder / "classes")]
     subprocess.run(["javac", *flags, *map(str, SOURCES)], check=True)
-    return Java(folder / library_name(triple), folder / "classes")
+    return Java(java_library, folder / "classes")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ from tokenizers import Regex, pre_tokenizers
 
 from slmc.text.automaton import Automaton, compile_regex
 
+from ..cut import pieces
+
 pytestmark = pytest.mark.build
 
 ENDINGS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -58,18 +60,6 @@ def automata() -> dict[str, Automaton]:
     return {name: compile_regex(pattern) for name, pattern in PATTERNS.items()}
 
 
-def pieces(matcher: Automaton, text: str) -> list[tuple[int, int]]:
-    found, at, since = [], 0, 0
-    while at < len(text):
-        end = matcher.match(text, at)
-        if end is None:
-            at += 1
-            continue
-        found += [(since, at), (at, end)]
-        at = since = end
-    return [(start, stop) for start, stop in [*found, (since, len(text))] if start < stop]
-
-
 @pytest.mark.parametrize("name", PATTERNS)
 def test_the_pieces_are_those_of_the_library(automata: dict[str, Automaton], name: str) -> None:
     split = pre_tokenizers.Split(Regex(PATTERNS[name]), behavior="isolated")
@@ -77,7 +67,7 @@ def test_the_pieces_are_those_of_the_library(automata: dict[str, Automaton], nam
     @settings(deadline=None, max_examples=300)
     @given(TEXTS)
     def check(text: str) -> None:
-        assert pieces(automata[name], text) == [span for _, span in split.pre_tokenize_str(text)]
+        assert pieces(automata[name], text) == [piece for piece, _ in split.pre_tokenize_str(text)]
 
     check()
 

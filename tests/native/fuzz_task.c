@@ -1,16 +1,13 @@
-/* Any bytes as a task file: refused with a text, or used for all that a task is for. libFuzzer's entry; without libFuzzer
- * a main takes files from stdin, each after its size in 4 bytes, and says one line about each. Their digest is made good
- * first: what lies behind it is to be tried. */
+/* Any bytes as a task file: refused with a text, or used for all that a task is for. See fuzz.h. Their digest is made
+ * good first: what lies behind it is to be tried. */
 #include <string.h>
 
-#include "check.h"
+#include "fuzz.h"
 #include "sha256.h"
 #include "task.h"
 #include "utf8.h"
 
 enum { HEADER = 64, DIGEST = 32, MOST_LOGITS = 1 << 16 };
-
-static slm_error error; /* of the last file */
 
 static const char *const TEXTS[] = {
     "", " ", "transfer 200 dollars to my sister's account", "<|user|>\n  I'LL wait <|end|> \n\n\n", "e\xcc\x81\xcc\xa7 \xe0\xa4\xb9\xe0\xa4\xbf",
@@ -74,8 +71,6 @@ static void choose(const slm_task *task) {
   slm_chooser_free(chooser);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   void *bytes; /* which begin as a mapped file does, and end where the file does */
   CHECK(!posix_memalign(&bytes, 64, size + !size));
@@ -95,17 +90,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   free(bytes);
   return 0;
 }
-
-#ifndef SLM_LIBFUZZER
-int main(void) {
-  uint32_t size;
-  while (fread(&size, sizeof size, 1, stdin) == 1) {
-    uint8_t *bytes = malloc(size + 1);
-    CHECK(bytes && fread(bytes, 1, size, stdin) == size);
-    LLVMFuzzerTestOneInput(bytes, size);
-    puts(error.status ? error.text : "read");
-    free(bytes);
-  }
-  return 0;
-}
-#endif

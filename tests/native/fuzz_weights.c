@@ -1,13 +1,10 @@
-/* Any bytes as a weight file: refused with a text, or read as a model. libFuzzer's entry; without libFuzzer a main
- * takes files from stdin, each after its size in 4 bytes, and says one line about each. */
+/* Any bytes as a weight file: refused with a text, or read as a model. See fuzz.h. */
 #include <string.h>
 
-#include "check.h"
+#include "fuzz.h"
 #include "session.h"
 
 enum { MOST_CONTEXT = 8 };
-
-static slm_error error; /* of the last file */
 
 /* A few tokens through a model, whatever its numbers are. */
 static void answer(const struct weights *weights) {
@@ -45,8 +42,6 @@ static slm_status parse(const uint8_t *bytes, size_t size, int verify) {
   return status;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   void *bytes; /* which begin as a mapped file does, and end where the file does */
   CHECK(!posix_memalign(&bytes, 64, size));
@@ -57,17 +52,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   free(bytes);
   return 0;
 }
-
-#ifndef SLM_LIBFUZZER
-int main(void) {
-  uint32_t size;
-  while (fread(&size, sizeof size, 1, stdin) == 1) {
-    uint8_t *bytes = malloc(size + 1);
-    CHECK(bytes && fread(bytes, 1, size, stdin) == size);
-    LLVMFuzzerTestOneInput(bytes, size);
-    puts(error.status ? error.text : "read");
-    free(bytes);
-  }
-  return 0;
-}
-#endif

@@ -17,22 +17,11 @@ from slmc.errors import CompileError
 from slmc.text import automaton
 from slmc.text.automaton import Automaton, ByteAutomaton, compile_bytes, compile_literal, compile_regex, one_of
 
+from ...cut import pieces
+
 LETTERS = "abcd"
 Compiled = TypeVar("Compiled", Automaton, ByteAutomaton)
 QUANTIFIERS = ("*", "+", "?", "{2}", "{1,2}", "{2,}", "{,2}")
-
-
-def pieces(matcher: Automaton, text: str) -> list[str]:
-    """A text cut at every match, as the library's Split does with "isolated"."""
-    found, at, since = [], 0, 0
-    while at < len(text):
-        end = matcher.match(text, at)
-        if end is None:
-            at += 1
-            continue
-        found += [text[since:at], text[at:end]]
-        at = since = end
-    return [piece for piece in [*found, text[since:]] if piece]
 
 
 def library_pieces(pattern: str, text: str) -> list[str]:

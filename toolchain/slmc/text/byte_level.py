@@ -6,11 +6,17 @@ from functools import cache
 
 
 @cache
+def alphabet() -> str:
+    """The character of every byte: printable Latin-1 for itself, those from U+0100 on, in order, for the others."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+@cache
 def byte_of() -> dict[str, int]:
-    """Printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
+    """The byte of every character."""
+    return {letter: byte for byte, letter in enumerate(alphabet())}
 
 
 def byte_level(token: str) -> bytes:

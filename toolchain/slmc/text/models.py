@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from slmc.errors import CompileError
 from slmc.text import tokenizer_json as source
-from slmc.text.byte_level import byte_of
+from slmc.text.byte_level import alphabet, byte_of
 from slmc.text.sections import Section
 from slmc.text.tables import NONE, pairs_table, trie_bytes, words_table
 
@@ -71,17 +71,16 @@ def _spelled(words: Mapping[str, int], bytes_only: bool) -> dict[bytes, int]:
     """Those that a piece can read as."""
     if not bytes_only:
         return {text.encode(): id for text, id in words.items() if text}
-    alphabet = byte_of()
+    bytes_of = byte_of()
     return {
-        bytes(alphabet[letter] for letter in text): id
+        bytes(bytes_of[letter] for letter in text): id
         for text, id in words.items()
-        if text and all(letter in alphabet for letter in text)
+        if text and all(letter in bytes_of for letter in text)
     }
 
 
 def _symbols(vocab: Mapping[str, int]) -> list[int]:
-    letters = {byte: letter for letter, byte in byte_of().items()}
-    return [vocab.get(letters[byte], NONE) for byte in range(256)]
+    return [vocab.get(letter, NONE) for letter in alphabet()]
 
 
 def _fallback(vocab: Mapping[str, int]) -> list[int]:

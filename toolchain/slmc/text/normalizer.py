@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import normalizers
 
 from slmc.errors import CheckpointError, CompileError, did_you_mean
+from slmc.text.byte_level import alphabet
 from slmc.text.characters import CODE_POINTS, every_character
 
 PAGE = 128
@@ -236,7 +237,7 @@ def _steps(node: Mapping[str, object], place: str) -> Iterator[Step]:
         case {"type": "Lowercase" | "Nmt" | "StripAccents" as name}:
             yield Map(_changed(str(name)))
         case {"type": "ByteLevel"}:
-            yield Bytes(_byte_alphabet())
+            yield Bytes(alphabet())
         case {"type": "Prepend", "prepend": str(text)}:
             yield Prepend(text)
         case {"type": "Strip"}:
@@ -343,17 +344,6 @@ def white_space() -> str:
     """The characters that Strip takes."""
     strip = normalizers.Strip().normalize_str
     return "".join(character for character in every_character() if not strip(character))
-
-
-@cache
-def _byte_alphabet() -> str:
-    """The character of every byte; a byte that UTF-8 never has stands for itself."""
-    alphabet = list(map(chr, range(256)))
-    texts = [*every_character()[:0x800], *every_character()[0x800::0x800]]  # with each first and each further byte
-    for text, found in zip(texts, map(normalizers.ByteLevel().normalize_str, texts), strict=True):
-        for byte, character in zip(text.encode(), found, strict=True):
-            alphabet[byte] = character
-    return "".join(alphabet)
 
 
 # ---- Bytes -------------------------------------------------------------------------------------------------------
