@@ -10,8 +10,9 @@ from pathlib import Path
 
 from slmc import console
 from slmc.artifacts import Checkpoint, MergedCheckpoint, QuantizedCheckpoint
-from slmc.plan import TOOLS, Plan, code_digest, tool_versions
+from slmc.plan import Plan
 from slmc.prompt import Codec
+from slmc.provenance import TOOLS, code_digest, tool_versions
 from slmc.recipe import Classify
 from slmc.rungs import CODEC, TIMEOUT_S, WATCHED, WORKLOAD, reference_command
 from slmc.runners.contract import Workload

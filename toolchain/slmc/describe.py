@@ -22,8 +22,9 @@ from slmc.bundle.manifest import (
     Validation,
 )
 from slmc.models.exported import Delegation
-from slmc.plan import TOOLS, Plan, code_digest, data_digests, tool_versions
+from slmc.plan import Plan
 from slmc.prompt import Codec
+from slmc.provenance import TOOLS, code_digest, data_digests, tool_versions
 from slmc.quant.table import read_table
 from slmc.rungs import REFERENCE, WORKLOAD
 from slmc.runners.contract import Answer, Chosen, Generated, Result

@@ -9,7 +9,8 @@ from slmc import backends, console, rungs
 from slmc.artifacts import Checkpoint, MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.manifest import Manifest
 from slmc.checkpoint.reader import open_checkpoint
-from slmc.plan import Plan, code_digest
+from slmc.plan import Plan
+from slmc.provenance import code_digest
 from slmc.quant import readback
 from slmc.quant.survival import AdapterSurvival, measure, read_survival, write_survival
 from slmc.runners.launch import RunnerFailed

@@ -7,15 +7,13 @@ the caller's; `forecast` predicts sizes; the stages' keys tell what the store al
 from __future__ import annotations
 
 import fnmatch
-import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
-from slmc import __version__, digest, integration
+from slmc import digest, integration
 from slmc.architecture import CALIBRATED, EMBEDDING, HEAD, Architecture
 from slmc.config_json import read_architecture
 from slmc.errors import InputError, RecipeError
@@ -23,6 +21,7 @@ from slmc.forecast import Forecast, bit_budget, foretell
 from slmc.imported import imported_schemes
 from slmc.mlc_llm import PROGRAM, MlcLlm, find_mlc_llm, on_path, refusal
 from slmc.names import ACTIVATIONS, BITS, SCHEMES, Activations, BackendName, Bits, DelegateName, Scheme, SchemeName
+from slmc.provenance import TOOLS, code_digest, data_digests, tool_versions
 from slmc.recipe import LoadedRecipe, Quantization, TargetOverrides
 from slmc.sources import locate, source_digest
 from slmc.store import Stage
@@ -31,17 +30,6 @@ from slmc.target import DeviceClass, Target, native_triples
 DEFAULT_CONTEXT = 512
 Origin = Literal["default", "recipe", "target", "option", "base"]
 Value = TypeVar("Value")
-
-_SOURCES = frozenset({".py", ".c", ".h", ".java", ".j2"})
-"""Suffixes of slmc's own code, the native library's and templates too."""
-TOOLS: Mapping[str, tuple[str, ...]] = {
-    "reference": ("torch", "transformers"),
-    "tvm": ("apache-tvm", "apache-tvm-ffi", "ziglang"),
-    "executorch": ("executorch", "torch"),
-    "coreml": ("coremltools",),
-    "mlc": ("apache-tvm", "apache-tvm-ffi", "ziglang"),
-}
-"""The installed packages that decide what a stage makes."""
 
 
 @dataclass(frozen=True)
@@ -479,30 +467,3 @@ def _learned_from(recipe: LoadedRecipe) -> dict[str, object]:
         "prompt": recipe.recipe.prompt.model_dump(mode="json"),
         "tools": tool_versions(TOOLS["reference"]),
     }
-
-
-def data_digests(recipe: LoadedRecipe) -> dict[str, str]:
-    """Digest of each file that the recipe names beside its models."""
-    data, task = recipe.recipe.data, recipe.recipe.task
-    named = [data.evaluation, data.calibration, getattr(task, "json_schema", None), getattr(task, "labels", None)]
-    return {name: digest.of_file(recipe.file(name)) for name in named if isinstance(name, str)}
-
-
-def tool_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions; "not installed" where a package is missing."""
-    return {package: _version(package) for package in packages}
-
-
-@cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-@cache
-def code_digest() -> str:
-    """Digest of slmc's own sources: a change of the code is a change of what it makes."""
-    sources = sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in _SOURCES)
-    return digest.of_value([__version__, *(digest.of_file(path) for path in sources)])

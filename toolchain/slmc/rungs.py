@@ -20,8 +20,9 @@ from slmc import backends
 from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.manifest import Manifest
 from slmc.errors import MissingToolError
-from slmc.plan import TOOLS, Plan, data_digests, tool_versions
+from slmc.plan import Plan
 from slmc.prompt import Codec
+from slmc.provenance import TOOLS, data_digests, tool_versions
 from slmc.runners.files import read_result, read_workload
 from slmc.runners.launch import run
 from slmc.store import Entry, Stage, Store

@@ -12,7 +12,8 @@ import click
 from slmc.bundle.manifest import Manifest
 from slmc.errors import GateFailed, GateUnclear, InputError
 from slmc.names import BackendName, DelegateName
-from slmc.plan import Options, Plan, data_digests, resolve
+from slmc.plan import Options, Plan, resolve
+from slmc.provenance import data_digests
 from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.target import load_target

@@ -13,7 +13,7 @@ from slmc.backends.tvm.tools import TESTED as TESTED_TVM
 from slmc.cli.common import as_json, print_json
 from slmc.console import out, table
 from slmc.errors import SlmcError
-from slmc.plan import TOOLS, tool_versions
+from slmc.provenance import TOOLS, tool_versions
 from slmc.target import load_target, native_triples, target_names
 
 

@@ -9,7 +9,7 @@ from slmc.backends import child
 from slmc.backends.mlc.library.settings import Settings
 from slmc.backends.tvm.tools import versions
 from slmc.models.mlc import WEIGHTS, read_mlc
-from slmc.plan import code_digest
+from slmc.provenance import code_digest
 from slmc.store import Stage, Store
 
 LIBRARY = "libmodel.so"

@@ -8,7 +8,7 @@ from slmc import console
 from slmc.backends.tvm.library import build_library
 from slmc.backends.tvm.link import library_name
 from slmc.backends.tvm.tools import versions
-from slmc.plan import code_digest
+from slmc.provenance import code_digest
 from slmc.store import Stage, Store
 
 
