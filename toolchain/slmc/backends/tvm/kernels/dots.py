@@ -1,7 +1,7 @@
 """How weights meet activations: with `formats`, the one place where the kernels differ between CPUs.
 
 A `Dot` gives the products of 32 activations of a row, or of two rows, with a block of 8 rows x 32 columns of
-weights of 4 or 8 bits (see `layout`), before the block's scales. On integers they are exact.
+weights of 4 or 8 bits (see `layout`), or with two blocks, before their scales. On integers they are exact.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from slmc.backends.tvm.kernels.formats import FLOAT, FOURS, PAIRS, TILE_ROWS, Format, Rows
-from slmc.backends.tvm.kernels.tir import Expr, T, lanes, let, splat
+from slmc.backends.tvm.kernels.tir import Expr, T, joined, lanes, let, splat, width
 from slmc.backends.tvm.layout import VECTOR
 from slmc.names import Bits
 
@@ -52,26 +52,30 @@ class Dot(Protocol):
         """Of activations that one total is for."""
 
     @property
+    def blocks(self) -> int:
+        """Of weights, one above the other, that one total is for."""
+
+    @property
     def vectors(self) -> int:
         """Of a block that are multiplied at once; each has four columns, at 4 bits four in either nibble."""
 
     def split(self, vectors: Sequence[Expr]) -> list[Weights]:
-        """Vectors of a block, uint8x32: at 8 bits their columns, at 4 bits those of low and high nibbles."""
+        """Vectors block by block, uint8x32: at 8 bits their columns, at 4 bits those of low and high nibbles."""
 
     def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
-        """What the products of the rows from `row` on with a block are added to."""
+        """What the products of the rows from `row` on with the blocks are added to."""
 
     def multiply(self, total: Expr, weights: Weights, rows: Rows, firsts: Sequence[Expr]) -> Expr:
         """Add the products with the columns; `firsts` are the places of the first in the values of each row."""
 
     def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> list[Expr]:
-        """The eight sums of each row, float32x8."""
+        """The sums of each row, float32, eight a block."""
 
 
 class _OneRow:
     """What most have in common."""
 
-    rows, vectors = 1, 1
+    rows, blocks, vectors = 1, 1, 1
 
 
 class PairsInt4(_OneRow):
@@ -149,6 +153,26 @@ class Vnni(_OneRow):
 
 
 @dataclass(frozen=True)
+class WideVnni(Vnni):
+    """The same in vectors of 64 bytes, each of two blocks."""
+
+    blocks = 2
+
+    def split(self, vectors: Sequence[Expr]) -> list[Weights]:
+        return _unsigned_codes(let(joined(vectors)), self.bits)
+
+    def start(self, rows: Rows, row: Expr, block: Expr) -> Expr:
+        return splat(_offset(rows, row, block, self.bits), 16)
+
+    def multiply(self, total: Expr, weights: Weights, rows: Rows, firsts: Sequence[Expr]) -> Expr:
+        activations = T.reinterpret("int8x64", splat(_four(rows, firsts[0]), 16))
+        return _intrinsic("int32x16", "llvm.x86.avx512.vpdpbusd.512", total, weights[0], activations)
+
+    def finish(self, total: Expr, rows: Rows, row: Expr, block: Expr) -> list[Expr]:
+        return [T.Cast("float32x16", total) * splat(rows.scales[rows.block(row, block)], 16)]
+
+
+@dataclass(frozen=True)
 class Neon(_OneRow):
     """`sdot` adds four products of signed bytes to a lane of 32 bits. It has four lanes: a vector is two of its.
 
@@ -188,7 +212,7 @@ class NeonMatrix:
     activations = FOURS
     one_row = Tile(rows=2, blocks=2, ahead=8)  # not used: there is no second row
     many_rows = Tile(rows=TILE_ROWS, blocks=2, ahead=8)
-    rows, vectors = 2, 2
+    rows, blocks, vectors = 2, 1, 2
 
     def split(self, vectors: Sequence[Expr]) -> list[Weights]:
         halves = zip(*(_signed_bytes(vector, self.bits) for vector in vectors), strict=True)
@@ -252,8 +276,9 @@ class Float(_OneRow):
 def _unsigned_codes(vector: Expr, bits: Bits) -> list[Weights]:
     if bits == 8:
         return [[vector]]
-    low = vector & splat(T.uint8(15), VECTOR)
-    high = T.shift_right(vector, splat(T.uint8(4), VECTOR))
+    count = width(vector)
+    low = vector & splat(T.uint8(15), count)
+    high = T.shift_right(vector, splat(T.uint8(4), count))
     return [[let(low)], [let(high)]]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from slmc.backends.tvm.kernels.activations import copied, gated, gelu_tanh, normalized, silu
 from slmc.backends.tvm.kernels.attention import Tiling, append, attend
-from slmc.backends.tvm.kernels.dots import Dot, Float, Neon, NeonMatrix, PairsInt4, PairsInt8, Tile, Vnni
+from slmc.backends.tvm.kernels.dots import Dot, Float, Neon, NeonMatrix, PairsInt4, PairsInt8, Tile, Vnni, WideVnni
 from slmc.backends.tvm.kernels.formats import TILE_ROWS, Format
 from slmc.backends.tvm.kernels.matmul import matmul
 from slmc.backends.tvm.kernels.tir import PrimFunc
@@ -78,7 +78,7 @@ _SIXTEEN_REGISTERS, _THIRTY_TWO_REGISTERS = Tile(TILE_ROWS, blocks=1, ahead=8), 
 _FLOAT, _NEON = (Float(4), Float(8)), (Neon(4), Neon(8))
 _PAIRS = (PairsInt4(), PairsInt8())
 _VNNI = (Vnni(4, _SIXTEEN_REGISTERS), Vnni(8, _SIXTEEN_REGISTERS))
-_WIDE_VNNI = (Vnni(4, _THIRTY_TWO_REGISTERS), Vnni(8, _THIRTY_TWO_REGISTERS))
+_WIDE_VNNI = (WideVnni(4, _THIRTY_TWO_REGISTERS), WideVnni(8, _THIRTY_TWO_REGISTERS))
 _MATRIX = (NeonMatrix(4), NeonMatrix(8))
 
 _WIDE = Tiling(width=16, vectors=2, few=4, many=8)
@@ -86,7 +86,7 @@ _SIXTEEN = Tiling(width=8, vectors=2, few=2, many=4)
 _THIRTY_TWO = Tiling(width=8, vectors=1, few=4, many=8)
 
 LEVELS = (
-    _level("avx512vnni", "x86_64", "cascadelake", _WIDE_VNNI, _WIDE),
+    _level("avx512vnni", "x86_64", "cascadelake", _VNNI, _WIDE, dots_of_many=_WIDE_VNNI),
     _level("avxvnni", "x86_64", "alderlake", _VNNI, _SIXTEEN),
     _level("avx2", "x86_64", "x86-64-v3", _PAIRS, _SIXTEEN),
     _level("avx2_exact", "x86_64", "x86-64-v3", _FLOAT, _SIXTEEN),

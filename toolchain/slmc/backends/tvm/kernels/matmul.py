@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slmc.backends.tvm.kernels.dots import Dot, Tile
@@ -13,6 +14,7 @@ from slmc.backends.tvm.kernels.tir import (
     PrimFunc,
     T,
     arguments,
+    joined,
     kernel,
     lanes,
     let,
@@ -58,9 +60,9 @@ def matmul(name: str, dot: Dot, many: bool) -> PrimFunc:
             for offset in range(tile.rows):
                 at = let(row * tile.rows + offset)
                 with when(at < n):
-                    for other in range(tile.blocks):
-                        columns = lanes(at * stride + (block * tile.blocks + other) * LANES)
-                        total = sums[lanes(product.slot(offset, other))]
+                    for other in product.firsts:
+                        columns = lanes(at * stride + (block * tile.blocks + other) * LANES, product.width)
+                        total = sums[product.slot(offset, other)]
                         with T.If(add == T.int64(0)):
                             with T.Then():
                                 store(result, total, columns)
@@ -72,7 +74,7 @@ def matmul(name: str, dot: Dot, many: bool) -> PrimFunc:
 
 @dataclass(frozen=True)
 class _Product:
-    """A tile of the product. `sums` holds it row by row, eight lanes a block."""
+    """A tile of the product. `sums` holds it row by row, eight lanes a block; `dot.blocks` of them are computed as one."""
 
     dot: Dot
     tile: Tile
@@ -81,13 +83,24 @@ class _Product:
     scales: Buffer
     rows: Rows
 
-    def slot(self, row: int, block: int) -> int:
-        return (row * self.tile.blocks + block) * LANES
+    @property
+    def width(self) -> int:
+        """Lanes that are computed as one."""
+        return self.dot.blocks * LANES
+
+    @property
+    def firsts(self) -> range:
+        """Of the blocks that are computed as one, the first."""
+        return range(0, self.tile.blocks, self.dot.blocks)
+
+    def slot(self, row: int, block: int) -> Expr:
+        return lanes((row * self.tile.blocks + block) * LANES, self.width)
 
     def sums(self, block: Expr, row: Expr) -> Buffer:
         sums = scratch(self.tile.rows * self.tile.blocks * LANES)
-        for start in range(0, self.tile.rows * self.tile.blocks * LANES, LANES):
-            store(sums, splat(0.0), lanes(start))
+        for i in range(self.tile.rows):
+            for j in self.firsts:
+                store(sums, splat(0.0, self.width), self.slot(i, j))
         with loop(self.rows.depth) as column:
             self._add_column(sums, block, row, column)
         return sums
@@ -95,7 +108,7 @@ class _Product:
     def _add_column(self, sums: Buffer, block: Expr, row: Expr, column: Expr) -> None:
         """Add the products of one block of columns."""
         dot = self.dot
-        tiles = [(i, j) for i in range(0, self.tile.rows, dot.rows) for j in range(self.tile.blocks)]
+        tiles = [(i, j) for i in range(0, self.tile.rows, dot.rows) for j in self.firsts]
         size = VECTOR * self.dot.bits
         starts = [let(((block + j) * self.rows.depth + column) * size) for j in range(self.tile.blocks)]
         for start in starts:
@@ -103,7 +116,7 @@ class _Product:
                 prefetch(self.codes, start + self.tile.ahead * size + line)
         totals = {(i, j): let(dot.start(self.rows, row + i, column)) for i, j in tiles}
         for v in range(0, dot.bits, dot.vectors):
-            weights = [dot.split([self._vector(start, v + k) for k in range(dot.vectors)]) for start in starts]
+            weights = {j: dot.split(self._vectors(starts[j : j + dot.blocks], v)) for j in self.firsts}
             for i, j in tiles:
                 total = totals[i, j]
                 for half, some in enumerate(weights[j]):
@@ -113,12 +126,20 @@ class _Product:
                 totals[i, j] = let(total)
         groups = let(T.shift_right(self.rows.depth, self.scale_shift))
         group = let(T.shift_right(column, self.scale_shift))
-        for j in range(self.tile.blocks):
-            scale = let(widen_bfloat16(self.scales[lanes(((block + j) * groups + group) * LANES)]))
+        for j in self.firsts:
+            scale = let(self._scales([((block + j + k) * groups + group) * LANES for k in range(dot.blocks)]))
             for i in range(0, self.tile.rows, dot.rows):
                 for k, product in enumerate(dot.finish(totals[i, j], self.rows, row + i, column)):
-                    slot = lanes(self.slot(i + k, j))
+                    slot = self.slot(i + k, j)
                     store(sums, sums[slot] + product * scale, slot)
 
-    def _vector(self, start: Expr, v: int) -> Expr:
-        return let(self.codes[lanes(start + v * VECTOR, VECTOR)])
+    def _vectors(self, starts: Sequence[Expr], v: int) -> list[Expr]:
+        """From `v` on those that are multiplied at once, of the blocks that begin there."""
+        return [
+            let(self.codes[lanes(start + (v + k) * VECTOR, VECTOR)])
+            for start in starts
+            for k in range(self.dot.vectors)
+        ]
+
+    def _scales(self, starts: Sequence[Expr]) -> Expr:
+        return widen_bfloat16(joined([self.scales[lanes(start)] for start in starts]))

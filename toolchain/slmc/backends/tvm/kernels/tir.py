@@ -8,7 +8,7 @@ expression or a variable of TIR is `Expr` here, a buffer `Buffer`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -114,6 +114,11 @@ def reduce_lanes(vector: Buffer, combine: Callable[[Expr, Expr], Expr], count: i
     return values[0]
 
 
+def joined(vectors: Sequence[Expr]) -> Expr:
+    """Vectors one after the other as one."""
+    return T.Shuffle(list(vectors), list(range(sum(map(width, vectors))))) if len(vectors) > 1 else vectors[0]
+
+
 def width(values: Expr) -> int:
     """Lanes of a vector."""
     return int(values.ty.dtype.lanes)
@@ -142,5 +147,6 @@ def exp(values: Expr) -> Expr:
 
 
 def widen_bfloat16(bits: Expr) -> Expr:
-    """Eight bfloat16, as uint16x8, to float32x8."""
-    return T.reinterpret("float32x8", T.shift_left(T.Cast("int32x8", bits), splat(T.int32(16))))
+    """bfloat16, as a vector of uint16, to float32."""
+    count = width(bits)
+    return T.reinterpret(f"float32x{count}", T.shift_left(T.Cast(f"int32x{count}", bits), splat(T.int32(16), count)))
