@@ -74,7 +74,7 @@ def matmul(name: str, dot: Dot, many: bool) -> PrimFunc:
 
 @dataclass(frozen=True)
 class _Product:
-    """A tile of the product. `sums` holds it row by row, eight lanes a block; `dot.blocks` of them are computed as one."""
+    """A tile of the product. `sums` holds it row by row, eight lanes a block; `dot.blocks` are computed as one."""
 
     dot: Dot
     tile: Tile
