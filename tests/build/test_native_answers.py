@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import struct
-from ctypes import POINTER, byref, c_char_p, c_int32, c_void_p
+from collections.abc import Iterator, Sequence
+from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -14,15 +16,17 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from slmc.errors import RunnerError
+from slmc.errors import InputError, RunnerError
 from slmc.prompt import Codec, PromptFormat
+from slmc.runners.chooser_decider import ChooserDecider
 from slmc.runners.contract import GenerateItem
+from slmc.runners.engine import Engine
 from slmc.runners.loop import _generate, _Timed
-from slmc.runners.native_decider import Done, NativeDecider
+from slmc.runners.native_decider import NativeDecider
 from slmc.runners.native_engine import NativeEngine
 from slmc.text.automaton import DEAD, START
 from slmc.text.grammar import compile_schema
-from slmc.text.native_text import Text
+from slmc.text.native_text import Done, NativeTask, NativeWriter, Piece, Sampling, Text, texts_of
 from slmc.text.sections import Section, write_sections
 from slmc.text.task import Task, write_task
 
@@ -52,12 +56,19 @@ class Case:
 
     folder: Path
     codec: Codec
+    tokens: int
     library: Path
 
-    def decider(self, schema: dict[str, Any] | None = None) -> NativeDecider:
+    def task(self, schema: dict[str, Any] | None = None, name: str = "task.slm") -> Path:
         task = Task(self.folder / "tokenizer.json", self.codec, (), [ITEM], schema)
-        write_task(task, path := self.folder / "task.slm")
-        return NativeDecider(self.folder / "model", path, library=self.library)
+        write_task(task, path := self.folder / name)
+        return path
+
+    def decider(self, schema: dict[str, Any] | None = None) -> NativeDecider:
+        return NativeDecider(self.folder / "model", self.task(schema), library=self.library)
+
+    def engine(self) -> NativeEngine:
+        return NativeEngine(self.folder / "model", library=self.library)
 
 
 def made(kind: str, prefix: str, folder: Path, library: Path) -> Case:
@@ -73,9 +84,10 @@ def made(kind: str, prefix: str, folder: Path, library: Path) -> Case:
         end_token=tokenizer.id_to_token(1),
         end_id=1,
     )
-    size = tokenizer.get_vocab_size() + 5  # a model may have more than its tokenizer
+    tokens = tokenizer.get_vocab_size()
+    size = tokens + 5  # a model may have more than its tokenizer
     write_model(folder / "model", Model(replace(PLAIN.config, vocab_size=size), PLAIN.layers))
-    return Case(folder, Codec(tokenizer, form), library)
+    return Case(folder, Codec(tokenizer, form), tokens, library)
 
 
 @pytest.fixture(scope="module", params=[("llama3", " "), ("llama2", " "), ("unigram_bytes", "")], ids=str)
@@ -112,7 +124,7 @@ def test_a_greedy_answer_within_a_grammar_fits(case: Case) -> None:
 
 
 def test_a_greedy_answer_is_that_of_the_engine(case: Case) -> None:
-    decider, engine = case.decider(), NativeEngine(case.folder / "model", library=case.library)
+    decider, engine = case.decider(), case.engine()
     for text in ("a", "for 7 people", "é漢\n", "x" * 30):
         ids = tuple(case.codec.prompt({"text": text})[1])
         item = GenerateItem(id="a", input_ids=ids, max_tokens=20)
@@ -126,7 +138,7 @@ def test_a_greedy_answer_is_that_of_the_engine(case: Case) -> None:
 
 def test_log_probabilities_are_the_models_whatever_is_allowed(case: Case) -> None:
     found = case.decider(SMALL).generate(ITEM, temperature=2, seed=3, top_k=5, max_tokens=30)
-    engine = NativeEngine(case.folder / "model", library=case.library)
+    engine = case.engine()
     logits = engine.extend(case.codec.prompt(ITEM)[1]).astype(np.float64)
     for id, logprob in zip(found.ids, found.logprobs, strict=False):
         whole = np.log(np.exp(logits - logits.max()).sum()) + logits.max()
@@ -219,8 +231,8 @@ class Calls:
         self.content = [ITEM["text"].encode()]
         self.fields = (Text * 1)(Text.of(self.content[0]))
 
-    def begin(self) -> int:
-        return int(self.slm.slm_answer_begin(self.at, self.fields, 1, None))
+    def begin(self, sampling: Sampling | None = None) -> int:
+        return int(self.slm.slm_answer_begin(self.at, self.fields, 1, None if sampling is None else byref(sampling)))
 
     def next(self) -> tuple[int, str, int]:
         text, done = Text(), c_int32()
@@ -269,3 +281,239 @@ def test_a_grammar_with_no_way_on_is_told(case: Case) -> None:
     decider = NativeDecider(case.folder / "model", path, library=case.library)
     with pytest.raises(RunnerError, match="no way on"):
         decider.generate(ITEM)
+    writer = NativeWriter(decider.task, path)
+    logits = case.engine().extend(writer.begin(ITEM, 100, Sampling()))
+    with pytest.raises(RunnerError, match="no way on"):
+        writer.give(logits)
+
+
+# ---- Driven by another runtime's logits --------------------------------------------------------------------------
+
+
+def pieces(writer: NativeWriter, engine: Engine, context: int, sampling: Sampling) -> Iterator[Piece]:
+    """An item's answer as an app of another runtime writes it."""
+    engine.rewind(0)
+    logits = engine.extend(writer.begin(ITEM, context, sampling))
+    while (piece := writer.give(logits)).done == Done.MORE:
+        yield piece
+        logits = engine.extend([piece.id])
+    yield piece
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "sampled": {"temperature": 3, "top_k": 20, "top_p": 0.9, "max_tokens": 60},
+    "any": {"temperature": 100, "max_tokens": 30},
+    "short": {"temperature": 100, "max_tokens": 2},
+    "stops": {"temperature": 50, "max_tokens": 40, "stops": ["a", "e ", "é", '"', "never comes"]},
+}
+ENUM: dict[str, Any] = {"enum": ["transfer", "weather", 7]}
+
+
+@pytest.mark.parametrize("schema", [None, SMALL, ENUM], ids=["free", "json", "enum"])
+def test_the_writer_answers_as_the_decider(case: Case, schema: dict[str, Any] | None) -> None:
+    decider, engine = case.decider(schema), case.engine()
+    calls, writer = Calls(decider), NativeWriter(decider.task, case.folder)
+    ways = set()
+    for asked in ASKED.values():
+        for seed in range(20 if "temperature" in asked else 1):
+            sampling = Sampling(**asked, seed=seed)
+            told = list(pieces(writer, engine, engine.context, sampling))
+            assert calls.begin(sampling) == 0
+            assert [(0, piece.text, piece.done) for piece in told] == [calls.next() for _ in told]
+            wanted = decider.generate(ITEM, **asked, seed=seed)
+            assert writer.answer() == (wanted.ids, wanted.logprobs)
+            assert ("".join(piece.text for piece in told), told[-1].done) == (wanted.text, wanted.done)
+            assert [piece.id for piece in told] == [*wanted.ids, -1][: len(wanted.logprobs)]
+            ways |= {wanted.done, wanted.text[-1:]}
+    # What is compared comes up, one schema with another.
+    assert ways >= ({Done.ENDED} if schema is ENUM else set() if schema else {Done.STOPPED, Done.LENGTH, "\ufffd"})
+
+
+def test_the_context_is_room_for_the_prompt_and_all_but_the_last_token(case: Case) -> None:
+    decider, engine = case.decider({"type": "string", "minLength": 60}), case.engine()
+    writer, prompt = NativeWriter(decider.task, case.folder), len(case.codec.prompt(ITEM)[1])
+    whole = decider.generate(ITEM).ids
+    for room in range(1, 6):
+        *_, last = pieces(writer, engine, prompt + room - 1, Sampling())
+        assert last.done == Done.LENGTH
+        assert writer.answer()[0] == whole[:room]
+    with pytest.raises(RunnerError, match=f"a prompt of {prompt} tokens in a context of {prompt - 1}"):
+        writer.begin(ITEM, prompt - 1, Sampling())
+
+
+def test_any_logits_are_taken(case: Case) -> None:
+    """Of a head with as many rows as the tokenizer has tokens, or more."""
+    random, tokens = np.random.default_rng(3), case.tokens
+    writer = NativeWriter(case.decider().task, case.folder)
+    for more in (0, 1, 1000):
+        logits = random.normal(0, 9, (30, tokens + more)).astype(np.float32)
+        logits[:, 1] = -99  # the end
+        writer.begin(ITEM, 1 << 62, Sampling(max_tokens=30))
+        told = [writer.give(row) for row in logits]
+        wanted = logits.argmax(1)
+        assert [piece.id for piece in told] == wanted.tolist()
+        assert told[-1].done == Done.LENGTH
+        exact = logits.astype(np.float64)
+        logprobs = exact[range(30), wanted] - np.log(np.exp(exact).sum(1))
+        assert writer.answer()[1] == pytest.approx(logprobs, abs=1e-9)
+        assert "".join(piece.text for piece in told) == case.codec.decode(wanted.tolist())
+
+
+def test_an_app_of_another_runtime_answers_alike(case: Case) -> None:
+    native = case.decider(SMALL)
+    decider = ChooserDecider(case.engine(), case.library, case.folder / "task.slm")
+    for most in (3, 60):
+        wanted, found = native.write(ITEM, most), decider.write(ITEM, most)
+        assert (found.prompt, found.ids, found.logprobs) == (wanted.prompt, wanted.ids, wanted.logprobs)
+        assert found.times["decode_steps"] == len(found.logprobs) - 1
+    with pytest.raises(InputError, match="no labels"):
+        decider.decide(ITEM)
+
+
+class Raw:
+    """A writer's own functions, in a library that ends the process where its behaviour is undefined."""
+
+    def __init__(self, library: ctypes.CDLL, path: Path) -> None:
+        self.task = NativeTask(library, path)
+        self.writer = NativeWriter(self.task, path)
+        self.slm, self.at = library, self.writer._handle
+        self.ids, self.count = POINTER(c_int32)(), c_size_t()
+        self.id, self.text, self.done = c_int32(), Text(), c_int32()
+        self.size = 2000
+        self.logits = (c_float * self.size)(*range(self.size))
+
+    def begin(self, *contents: bytes, **changed: Any) -> int:
+        given = {"at": self.at, "fields": texts_of(contents), "count": len(contents), "sampling": None, "context": 99}
+        given |= {"ids": byref(self.ids), "id_count": byref(self.count)} | changed
+        return int(self.slm.slm_writer_begin(*given.values()))
+
+    def give(self, **changed: Any) -> int:
+        given = {"at": self.at, "logits": self.logits, "size": self.size}
+        given |= {"id": byref(self.id), "text": byref(self.text), "done": byref(self.done)} | changed
+        return int(self.slm.slm_writer_give(*given.values()))
+
+    def said(self) -> str:
+        text: bytes = self.slm.slm_writer_error_text(self.at)
+        return text.decode()
+
+
+@pytest.fixture(scope="module")
+def free(case: Case) -> Path:
+    return case.task(name="free.slm")
+
+
+@pytest.fixture
+def raw(free: Path, native_text: ctypes.CDLL) -> Raw:
+    return Raw(native_text, free)
+
+
+def asking(stops: Sequence[bytes] = (), **changed: Any) -> Any:
+    made = Sampling(**changed)
+    made.kept, made.stops, made.stop_count = stops, texts_of(stops), len(stops)
+    return byref(made)
+
+
+WRONG_BEGIN: dict[str, tuple[tuple[bytes, ...], dict[str, Any], int, str]] = {
+    "no fields": ((b"a",), {"fields": None}, 1, "needs fields"),
+    "too few": ((), {}, 1, "0 fields"),
+    "too many": ((b"a", b"b"), {}, 1, "2 fields"),
+    "a field without bytes": ((b"a",), {"fields": (Text * 1)(Text(None, 3))}, 1, "without bytes"),
+    "a field that is no UTF-8": ((b"a\xff",), {}, 9, "a field is not UTF-8"),
+    "half a character": ((b"a\xc3",), {}, 9, "a field is not UTF-8"),
+    "no place for ids": ((b"a",), {"ids": None}, 1, "places"),
+    "no place for their count": ((b"a",), {"id_count": None}, 1, "places"),
+    "an empty stop": ((b"a",), {"sampling": asking([b"x", b""])}, 1, "without characters"),
+    "a stop that is no UTF-8": ((b"a",), {"sampling": asking([b"x", b"\xe9"])}, 9, "a stop string that is not UTF-8"),
+    "a temperature that is no number": ((b"a",), {"sampling": asking(temperature=float("nan"))}, 1, "temperature"),
+    "no context": ((b"a",), {"context": 0}, 6, "in a context of 0"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_BEGIN)
+def test_a_wrong_beginning_is_refused(raw: Raw, what: str) -> None:
+    contents, changed, status, said = WRONG_BEGIN[what]
+    assert raw.begin(b"a") == 0
+    assert raw.begin(*contents, **changed) == status
+    assert said in raw.said()
+    assert raw.give() == 1  # what was begun before has ended
+    assert raw.begin(b"a") == 0
+    assert raw.give() == 0
+
+
+def test_stops_that_are_not_there_are_refused(raw: Raw) -> None:
+    made = Sampling()
+    made.stops, made.stop_count = None, 3
+    assert raw.begin(b"a", sampling=byref(made)) == 1
+
+
+WRONG_GIVE: dict[str, dict[str, Any]] = {
+    "no logits": {"logits": None},
+    "no place for the id": {"id": None},
+    "no place for the text": {"text": None},
+    "no place for the end": {"done": None},
+    "no logits at all": {"size": 0},
+    "more than ids": {"size": (1 << 64) - 1},
+}
+
+
+@pytest.mark.parametrize("what", [*WRONG_GIVE, "fewer than tokens"])
+def test_a_wrong_gift_is_refused(case: Case, raw: Raw, what: str) -> None:
+    assert raw.give() == 1
+    assert "begun" in raw.said()
+    assert raw.begin(b"a") == 0
+    changed = WRONG_GIVE.get(what, {"size": case.tokens - 1})
+    assert raw.give(**changed) == 1
+    assert raw.said()
+    assert raw.give() == 1
+    assert "failed" in raw.said()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 7, -1])
+def test_logits_that_are_no_numbers_are_told(raw: Raw, value: float, place: int) -> None:
+    assert raw.begin(b"a") == raw.give() == 0
+    raw.logits[place] = value
+    assert raw.give() == 8
+    assert "no numbers" in raw.said()
+    assert raw.give() == 1
+    assert len(raw.writer.answer()[0]) == 1
+
+
+def test_logits_at_the_ends_of_what_floats_can_be_are_taken(raw: Raw) -> None:
+    greatest = float(np.finfo(np.float32).max)
+    for sampling in (asking(), asking(temperature=1e-45, top_k=3), asking(temperature=1000, top_p=1e-30)):
+        for low, high in ((-greatest, greatest), (0.0, 0.0), (-greatest, -greatest), (1e-45, 2e-45)):
+            raw.logits = (c_float * raw.size)(*[low] * raw.size)
+            raw.logits[5] = high
+            assert raw.begin(b"a", sampling=sampling) == raw.give() == 0
+            assert np.isfinite(raw.writer.answer()[1]).all()
+
+
+def test_nothing_is_given_after_the_end(raw: Raw) -> None:
+    raw.logits[1] = 1e9
+    assert raw.begin(b"a") == raw.give() == 0
+    assert (raw.done.value, raw.id.value, str(raw.text)) == (Done.ENDED, -1, "")
+    assert raw.give() == 1
+    assert "done" in raw.said()
+    assert (raw.writer.answer()[0], len(raw.writer.answer()[1])) == ((), 1)
+
+
+def test_a_writer_needs_a_task_with_a_prompt(case: Case, native_text: ctypes.CDLL) -> None:
+    sections = dict(Task(case.folder / "tokenizer.json", case.codec, ("a", "b"), [ITEM]).sections)
+    del sections[Section.PROMPT]
+    write_sections(sections, path := case.folder / "without.slm")
+    with pytest.raises(RunnerError, match="damaged: the prompt"):
+        NativeTask(native_text, path)  # what labels are chosen for
+    del sections[Section.CHOICES]
+    write_sections(sections, path)
+    with pytest.raises(RunnerError, match="a tokenizer, but no prompt"):
+        NativeWriter(NativeTask(native_text, path), path)
+
+
+def test_calls_without_a_writer_are_refused(raw: Raw) -> None:
+    at = c_void_p()
+    assert raw.slm.slm_writer_new(None, byref(at), None) == 1
+    assert raw.slm.slm_writer_new(raw.task.handle, None, None) == 1
+    assert raw.begin(b"a", at=None) == raw.give(at=None) == 1
+    raw.slm.slm_writer_free(None)

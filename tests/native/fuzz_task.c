@@ -7,7 +7,7 @@
 #include "task.h"
 #include "utf8.h"
 
-enum { HEADER = 64, DIGEST = 32, MOST_LOGITS = 1 << 16 };
+enum { HEADER = 64, DIGEST = 32, MOST_LOGITS = 1 << 16, CONTEXT = 1 << 12 };
 
 static const char *const TEXTS[] = {
     "", " ", "transfer 200 dollars to my sister's account", "<|user|>\n  I'LL wait <|end|> \n\n\n", "e\xcc\x81\xcc\xa7 \xe0\xa4\xb9\xe0\xa4\xbf",
@@ -42,8 +42,14 @@ static void spell(const slm_task *task) {
   slm_speller_free(speller);
 }
 
-static void choose(const slm_task *task) {
+static float *logits_of(uint32_t step) {
   static float logits[MOST_LOGITS];
+  for (size_t i = 0; i < MOST_LOGITS; i++)
+    logits[i] = (float)(i * step % 97) / 50;
+  return logits;
+}
+
+static void choose(const slm_task *task) {
   slm_chooser *chooser;
   slm_check check;
   slm_text fields[MOST_FIELDS];
@@ -61,14 +67,40 @@ static void choose(const slm_task *task) {
   slm_decision decision;
   CHECK(slm_chooser_new(task, &chooser, NULL) == SLM_OK);
   slm_status status = slm_chooser_begin(chooser, fields, slm_field_count(task), &ids, &count);
-  for (uint32_t step = 1; status == SLM_OK && count; step++) {
-    for (size_t i = 0; i < MOST_LOGITS; i++)
-      logits[i] = (float)(i * step % 97) / 50;
-    status = slm_chooser_give(chooser, logits, MOST_LOGITS, &ids, &count);
-  }
+  for (uint32_t step = 1; status == SLM_OK && count; step++)
+    status = slm_chooser_give(chooser, logits_of(step), MOST_LOGITS, &ids, &count);
   if (status == SLM_OK)
     CHECK(slm_chooser_decision(chooser, &decision) == SLM_OK && decision.choice >= 0);
   slm_chooser_free(chooser);
+}
+
+static void write_answer(slm_writer *writer, const slm_task *task, const slm_sampling *sampling) {
+  const int32_t *ids;
+  size_t count;
+  slm_text fields[MOST_FIELDS], text;
+  int32_t id, done = SLM_MORE;
+  for (size_t i = 0; i < MOST_FIELDS; i++)
+    fields[i] = text_of(TEXTS[4]);
+  slm_status status = slm_writer_begin(writer, fields, slm_field_count(task), sampling, CONTEXT, &ids, &count);
+  for (uint32_t step = 1; status == SLM_OK && done == SLM_MORE; step++) {
+    status = slm_writer_give(writer, logits_of(step), task->tokenizer.count + step % 3, &id, &text, &done);
+    if (status == SLM_OK)
+      CHECK((done == SLM_ENDED ? id == -1 : id >= 0) && utf8_valid((const uint8_t *)text.bytes, text.size));
+  }
+  CHECK(status == SLM_OK || slm_writer_error_text(writer)[0]);
+  CHECK(slm_writer_give(writer, logits_of(1), MOST_LOGITS, &id, &text, &done) == SLM_BAD_ARGUMENT);
+}
+
+static void write_answers(const slm_task *task) {
+  const slm_text stop = text_of("\n\n");
+  const slm_sampling greedy = {.max_tokens = 20}, drawn = {1.5f, 0.9f, 50, 40, 7, &stop, 1};
+  slm_writer *writer;
+  CHECK(slm_writer_new(task, &writer, NULL) == (task->prompt.strings.count ? SLM_OK : SLM_BAD_FILE));
+  if (writer && task->tokenizer.count < MOST_LOGITS - 2) {
+    write_answer(writer, task, &greedy);
+    write_answer(writer, task, &drawn);
+  }
+  slm_writer_free(writer);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -86,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     encode(&task);
     spell(&task);
     choose(&task);
+    write_answers(&task);
   }
   free(bytes);
   return 0;

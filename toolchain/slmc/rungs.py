@@ -95,11 +95,9 @@ def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entr
 
 
 def run_app(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry | None:
-    """Ask the bundle as an app does, by its task file. None where it has none, or this machine can't run it; with a
-    runtime of its own, where there are no labels.
-    """
+    """Ask the bundle as an app does, by its task file. None where it has none, or this machine can't run it."""
     here = backends.here(store, manifest.backend, bundle / manifest.artifact)
-    if manifest.task is None or here is None or (manifest.backend != "tvm" and not manifest.labels):
+    if manifest.task is None or here is None:
         return None
     stage = Stage("app", {"bundle": manifest.digest, "reference": reference.key, "machine": _machine()})
     command = [*bundle_command(bundle, manifest), *here, "--task", str(bundle / manifest.task)]

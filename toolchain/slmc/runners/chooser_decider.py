@@ -1,5 +1,5 @@
-"""Text in, decision out, with a model of any runtime: prompt, tokenizer and search by the native library, as an app of
-ExecuTorch or Core ML has them.
+"""Text in, decision or text out, with a model of any runtime: all but the model by the native library, as in an app of
+ExecuTorch or Core ML.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from slmc.runners.contract import Ids
 from slmc.runners.engine import Engine
 from slmc.runners.loop import Written, shared
 from slmc.runners.native_engine import load_library
-from slmc.text.native_text import NativeChooser, NativeTask
+from slmc.text.native_text import Done, NativeChooser, NativeTask, NativeWriter, Sampling
 
 
 class ChooserDecider:
@@ -24,19 +24,37 @@ class ChooserDecider:
     def __init__(self, engine: Engine, library: Path, task: Path) -> None:
         self._engine = engine
         self._task = NativeTask(load_library(library), task)
-        self._chooser = NativeChooser(self._task, task)
         self._labels = self._task.labels
+        self._chooser = NativeChooser(self._task, task) if self._labels else None
+        self._writer = NativeWriter(self._task, task)
 
     @property
     def labels(self) -> Sequence[str]:
         return self._labels
 
     def write(self, fields: Mapping[str, str], max_tokens: int) -> Written:
-        """Raises InputError: in such an app the runtime's own code writes."""
-        raise InputError("the task file's library writes answers for backend tvm alone", expected="a task with labels")
+        """Greedily, within the task's grammar where it has one."""
+        engine, start = self._engine, time.perf_counter()
+        engine.rewind(0)
+        prompt = self._writer.begin(fields, engine.context, Sampling(max_tokens=max_tokens))
+        logits, steps = engine.extend(prompt), 0
+        prefilled = time.perf_counter()
+        while (piece := self._writer.give(logits)).done == Done.MORE:
+            logits, steps = engine.extend([piece.id]), steps + 1
+        ids, logprobs = self._writer.answer()
+        times = Times(
+            prefill_ms=(prefilled - start) * 1000,
+            decode_ms=(time.perf_counter() - prefilled) * 1000,
+            prefill_tokens=len(prompt),
+            decode_tokens=steps,
+            decode_steps=steps,
+        )
+        return Written(prompt, ids, logprobs, times)
 
     def decide(self, fields: Mapping[str, str]) -> tuple[Ids, Verdict, Times]:
-        """The prompt's ids as C read them, the verdict and the times."""
+        """The prompt's ids as C read them, the verdict and the times. Raises InputError for a task without labels."""
+        if self._chooser is None:
+            raise InputError("the task file has no labels to choose from")
         engine, start = self._engine, time.perf_counter()
         engine.rewind(0)
         ids = self._chooser.begin(fields)

@@ -6,9 +6,8 @@ import ctypes
 import math
 import time
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from slmc.runners.choose import Verdict
 from slmc.runners.contract import Ids
 from slmc.runners.loop import Written
 from slmc.runners.native_engine import Info, OpenOptions, load_library, open_library
-from slmc.text.native_text import Error, NativeTask, RawDecision, Text, texts_of
+from slmc.text.native_text import Done, Error, NativeTask, RawDecision, Sampling, Text, texts_of
 
 
 class _Options(Structure):
@@ -28,27 +27,6 @@ class _Options(Structure):
 
 class _Check(Structure):
     _fields_ = (("items", c_int32), ("failed", c_int32), ("text", c_char * 256))
-
-
-class _Sampling(Structure):
-    _fields_ = (
-        ("temperature", c_float),
-        ("top_p", c_float),
-        ("top_k", c_int32),
-        ("max_tokens", c_int32),
-        ("seed", c_uint64),
-        ("stops", POINTER(Text)),
-        ("stop_count", c_size_t),
-    )
-
-
-class Done(IntEnum):
-    """`slm_done`."""
-
-    MORE = 0
-    ENDED = 1
-    STOPPED = 2
-    LENGTH = 3
 
 
 @dataclass(frozen=True)
@@ -203,8 +181,9 @@ class NativeDecider:
         """
         start = time.perf_counter()
         contents = [fields[name].encode() for name in self.fields]
-        endings = [stop.encode() for stop in stops]
-        asked = _Sampling(temperature, top_p, top_k, max_tokens, seed, texts_of(endings), len(endings))
+        asked = Sampling(
+            max_tokens=max_tokens, stops=stops, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
         self._check(self._slm.slm_answer_begin(self._decider, texts_of(contents), len(contents), byref(asked)))
         begun = time.perf_counter()
         text, done = Text(), c_int32()
@@ -259,7 +238,7 @@ def _declared(slm: ctypes.CDLL) -> ctypes.CDLL:
     slm.slm_classify.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(RawDecision)]
     slm.slm_prompt_ids.argtypes, slm.slm_prompt_ids.restype = [c_void_p, POINTER(c_size_t)], POINTER(c_int32)
     slm.slm_choice_logprob.argtypes, slm.slm_choice_logprob.restype = [c_void_p, c_int32], c_double
-    slm.slm_answer_begin.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(_Sampling)]
+    slm.slm_answer_begin.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(Sampling)]
     slm.slm_answer_next.argtypes = [c_void_p, POINTER(Text), POINTER(c_int32)]
     slm.slm_answer_ids.argtypes, slm.slm_answer_ids.restype = [c_void_p, POINTER(c_size_t)], POINTER(c_int32)
     slm.slm_answer_logprobs.argtypes = [c_void_p, POINTER(c_size_t)]

@@ -18,9 +18,10 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,42 @@ class RawDecision(Structure):
         ("prefill_nanoseconds", c_uint64),
         ("decode_nanoseconds", c_uint64),
     )
+
+
+class Sampling(Structure):
+    """`slm_sampling`: greedily at temperature 0; 0 max_tokens are as many as there is room for, 0 top_k all tokens."""
+
+    _fields_ = (
+        ("temperature", c_float),
+        ("top_p", c_float),
+        ("top_k", c_int32),
+        ("max_tokens", c_int32),
+        ("seed", c_uint64),
+        ("stops", POINTER(Text)),
+        ("stop_count", c_size_t),
+    )
+
+    def __init__(
+        self,
+        *,
+        max_tokens: int = 0,
+        stops: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self._contents = [stop.encode() for stop in stops]  # which must outlive the texts
+        super().__init__(temperature, top_p, top_k, max_tokens, seed, texts_of(self._contents), len(stops))
+
+
+class Done(IntEnum):
+    """`slm_done`."""
+
+    MORE = 0
+    ENDED = 1
+    STOPPED = 2
+    LENGTH = 3
 
 
 class NativeTask:
@@ -165,15 +202,62 @@ class NativeChooser:
             )
 
 
+class Piece(NamedTuple):
+    """What one more token makes of an answer."""
+
+    id: int
+    """-1 where the model ended it."""
+    text: str
+    done: Done
+
+
+class NativeWriter:
+    """Writes answers in text, for a model of any kind. Raises RunnerError where the task has no prompt."""
+
+    def __init__(self, task: NativeTask, path: Path) -> None:
+        self._slm, self._handle, error = _declared_writer(task.library), c_void_p(), Error()
+        self._task = task  # which must outlive it
+        error.check(self._slm.slm_writer_new(task.handle, byref(self._handle), byref(error)), path)
+
+    def __del__(self) -> None:
+        self._slm.slm_writer_free(self._handle)
+
+    def begin(self, fields: Mapping[str, str], context: int, sampling: Sampling) -> tuple[int, ...]:
+        """The ids of the prompt, with room for an answer in a context of so many tokens."""
+        contents = [fields[name].encode() for name in self._task.fields]
+        asked = texts_of(contents), len(contents), byref(sampling), context
+        ids, count = POINTER(c_int32)(), c_size_t()
+        self._check(self._slm.slm_writer_begin(self._handle, *asked, byref(ids), byref(count)))
+        return tuple(ids[: count.value])
+
+    def give(self, logits: NDArray[np.float32]) -> Piece:
+        """Take logits, float32 [vocabulary]: after the prompt, and then after each token as long as there are more."""
+        row = np.ascontiguousarray(logits, np.float32)
+        given = row.ctypes.data_as(POINTER(c_float)), row.size
+        id, text, done = c_int32(), Text(), c_int32()
+        self._check(self._slm.slm_writer_give(self._handle, *given, byref(id), byref(text), byref(done)))
+        return Piece(id.value, str(text), Done(done.value))
+
+    def answer(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Its ids so far, without the end token; the log-probability of each, and of the end token where it came."""
+        count, told = c_size_t(), c_size_t()
+        ids = self._slm.slm_writer_ids(self._handle, byref(count))
+        logprobs = self._slm.slm_writer_logprobs(self._handle, byref(told))
+        return tuple(ids[: count.value]), tuple(logprobs[: told.value])
+
+    def _check(self, status: int) -> None:
+        if status:
+            text: bytes = self._slm.slm_writer_error_text(self._handle)
+            raise RunnerError(text.decode("utf-8", "replace"))
+
+
 @cache
 def _declared(slm: ctypes.CDLL) -> ctypes.CDLL:
     """The library's functions with their types."""
     slm.slm_task_open.argtypes = [c_char_p, POINTER(c_void_p), POINTER(Error)]
     slm.slm_task_close.argtypes, slm.slm_task_close.restype = [c_void_p], None
     for name in ("encoder", "speller", "chooser"):
-        new, free = getattr(slm, f"slm_{name}_new"), getattr(slm, f"slm_{name}_free")
-        new.argtypes = [c_void_p, POINTER(c_void_p), POINTER(Error)]
-        free.argtypes, free.restype = [c_void_p], None
+        _declare_lifetime(slm, name)
     for name in ("slm_field_count", "slm_label_count"):
         count = getattr(slm, name)
         count.argtypes, count.restype = [c_void_p], c_size_t
@@ -189,3 +273,23 @@ def _declared(slm: ctypes.CDLL) -> ctypes.CDLL:
     slm.slm_spell.argtypes = [c_void_p, c_int32, POINTER(Text)]
     slm.slm_spell_end.argtypes = [c_void_p, POINTER(Text)]
     return slm
+
+
+@cache
+def _declared_writer(slm: ctypes.CDLL) -> ctypes.CDLL:
+    """The same of a writer, which libraries before version 1.2 don't have."""
+    _declare_lifetime(slm, "writer")
+    ids, count = POINTER(POINTER(c_int32)), POINTER(c_size_t)
+    slm.slm_writer_error_text.argtypes, slm.slm_writer_error_text.restype = [c_void_p], c_char_p
+    slm.slm_writer_begin.argtypes = [c_void_p, POINTER(Text), c_size_t, POINTER(Sampling), c_size_t, ids, count]
+    given, told = (c_void_p, POINTER(c_float), c_size_t), (POINTER(c_int32), POINTER(Text), POINTER(c_int32))
+    slm.slm_writer_give.argtypes = [*given, *told]
+    slm.slm_writer_ids.argtypes, slm.slm_writer_ids.restype = [c_void_p, count], POINTER(c_int32)
+    slm.slm_writer_logprobs.argtypes, slm.slm_writer_logprobs.restype = [c_void_p, count], POINTER(c_double)
+    return slm
+
+
+def _declare_lifetime(slm: ctypes.CDLL, name: str) -> None:
+    new, free = getattr(slm, f"slm_{name}_new"), getattr(slm, f"slm_{name}_free")
+    new.argtypes = [c_void_p, POINTER(c_void_p), POINTER(Error)]
+    free.argtypes, free.restype = [c_void_p], None

@@ -1,8 +1,22 @@
 #include "sampling.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- Numbers ---------------------------------------------------------------------------------------------------- */
+
+double slm_log_sum_exp(const float *logits, size_t count) {
+  float top = logits[0];
+  double sum = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (!isfinite(logits[i]))
+      return NAN;
+    top = logits[i] > top ? logits[i] : top;
+  }
+  for (size_t i = 0; i < count; i++)
+    sum += exp((double)logits[i] - top);
+  return top + log(sum);
+}
 
 /* SplitMix64, https://prng.di.unimi.it/splitmix64.c */
 static uint64_t next_random(uint64_t *state) {

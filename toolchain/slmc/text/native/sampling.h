@@ -20,6 +20,9 @@ struct sampling {
   size_t top_k;       /* 0: all */
 };
 
+/* What a logit is reduced by to become a log-probability; NAN where one of them is no number. */
+double slm_log_sum_exp(const float *logits, size_t count);
+
 /* The id that is taken of at least one candidate with finite logits, which are in order of their ids and are left in
  * any order. `random` is the seed at first, and moves on where a token is drawn. */
 int32_t slm_sample(const struct sampling *sampling, uint64_t *random, struct candidate *candidates, size_t count);

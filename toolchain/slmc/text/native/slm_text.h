@@ -117,6 +117,59 @@ SLM_API slm_status slm_chooser_decision(const slm_chooser *chooser, slm_decision
 /* The log-probability of label `choice` by that search; NAN where it was not come to. */
 SLM_API double slm_chooser_logprob(const slm_chooser *chooser, int32_t choice);
 
+/* ---- Answers in text ------------------------------------------------------------------------------------------- */
+
+/* How tokens are taken: with all 0 the likeliest each time, to the end. Logits are divided by the temperature; the
+ * top_k likeliest are kept (0: all), of equal ones those with lower ids; of those the first that have top_p of the
+ * probability between them (0: all); one of them is drawn. The same logits and seed give the same answer on every CPU. */
+typedef struct slm_sampling {
+  float temperature; /* 0: the likeliest token is taken, and what follows here has no effect */
+  float top_p;
+  int32_t top_k;
+  int32_t max_tokens; /* 0: as many as there is room for */
+  uint64_t seed;
+  const slm_text *stops; /* texts that end the answer where the first of them is whole; copied */
+  size_t stop_count;
+} slm_sampling;
+
+typedef enum slm_done {
+  SLM_MORE = 0,
+  SLM_ENDED = 1,   /* the model says so */
+  SLM_STOPPED = 2, /* by a stop string */
+  SLM_LENGTH = 3   /* by max_tokens or the context, wherever that cuts it off */
+} slm_done;
+
+typedef struct slm_writer slm_writer;
+
+/* Writes answers in text, for a runtime of any kind that reads tokens and tells logits; slm_answer_begin of slm.h does
+ * all of it. For one thread at a time. */
+SLM_API slm_status slm_writer_new(const slm_task *task, slm_writer **writer, slm_error *error);
+/* NULL is allowed. */
+SLM_API void slm_writer_free(slm_writer *writer);
+/* What the writer's last failed call says; valid until its next call. */
+SLM_API const char *slm_writer_error_text(const slm_writer *writer);
+/* The ids of an item's prompt, whose fields are in the order of slm_field_name: `ids`, valid until the next
+ * slm_writer_begin. The logits after the last of them are wanted first. `sampling` may be NULL. The prompt and all of
+ * the answer but its last token fit a context of `context` tokens: SLM_CONTEXT_FULL where the prompt doesn't.
+ *
+ * Where the task has a grammar, the answer is one that it allows: of a JSON Schema, JSON that fits, and it ends only
+ * where that is whole. One that is cut off, by SLM_LENGTH or a stop string, is the start of such an answer. */
+SLM_API slm_status slm_writer_begin(slm_writer *writer, const slm_text *fields, size_t count,
+                                    const slm_sampling *sampling, size_t context, const int32_t **ids,
+                                    size_t *id_count);
+/* Take logits, float [vocab_size], and write one more token: the text that is certain now, often none, valid until the
+ * next call: whole characters, without what stands before every answer, stop strings, and what could become one. *done
+ * is an slm_done: while it is SLM_MORE, the logits after *id are wanted next, an id that follows the prompt's and those
+ * before it; once it is not, there is no more text, and *id is -1 where the model said so. Where an answer is cut off
+ * inside a character, it ends with U+FFFD: one, or one for each of the last tokens that are bytes. After a failure the
+ * answer can't go on. */
+SLM_API slm_status slm_writer_give(slm_writer *writer, const float *logits, size_t vocab_size, int32_t *id,
+                                   slm_text *text, int32_t *done);
+/* The answer's ids so far, without the end token, valid until the next call; those of a stop string are among them. */
+SLM_API const int32_t *slm_writer_ids(const slm_writer *writer, size_t *count);
+/* The log-probability of each, and of the end token where it came: among all tokens, as the model says it. */
+SLM_API const double *slm_writer_logprobs(const slm_writer *writer, size_t *count);
+
 /* ---- The canary ------------------------------------------------------------------------------------------------ */
 
 typedef struct slm_check {

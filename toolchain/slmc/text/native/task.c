@@ -64,7 +64,8 @@ slm_status slm_task_read(slm_task *task, slm_error *error) {
   const char *damaged = slm_tokenizer_open(task, &task->tokenizer);
   const struct bytes prompt = section_of(task, PROMPT), choices = section_of(task, CHOICES);
   const struct bytes grammar = section_of(task, GRAMMAR), golden = section_of(task, GOLDEN);
-  if (!damaged && prompt.data && !slm_prompt_open(prompt, &task->tokenizer, &task->prompt))
+  if (!damaged && (prompt.data ? !slm_prompt_open(prompt, &task->tokenizer, &task->prompt)
+                               : choices.data || golden.data))
     damaged = "the prompt";
   if (!damaged && choices.data && !slm_choices_open(choices, task->tokenizer.count, &task->choices))
     damaged = "the choices";

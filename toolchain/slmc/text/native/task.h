@@ -54,4 +54,8 @@ const char *slm_tokenizer_open(const struct slm_task *task, struct tokenizer *to
  * memory. */
 int slm_prompt_encode(const slm_task *task, struct encoder *encoder, const uint8_t *text, size_t size);
 
+/* The ids of an item's prompt, at least one, anew; its text lies in `text`. */
+slm_status slm_prompt_read(const slm_task *task, const slm_text *fields, size_t count, struct encoder *encoder,
+                           struct buffer *text, slm_error *error);
+
 #endif

@@ -83,6 +83,19 @@ int slm_prompt_encode(const slm_task *task, struct encoder *encoder, const uint8
   return encode(&task->tokenizer, encoder, text, size, (task->prompt.flags & PROMPT_SPECIAL) != 0);
 }
 
+slm_status slm_prompt_read(const slm_task *task, const slm_text *fields, size_t count, struct encoder *encoder,
+                           struct buffer *text, slm_error *error) {
+  const slm_status status = slm_prompt_render(&task->prompt, fields, count, text);
+  if (status == SLM_BAD_TEXT)
+    return slm_fail(error, status, "a field is not UTF-8");
+  if (status == SLM_BAD_ARGUMENT)
+    return slm_fail(error, status, "%llu fields, or one without bytes: the prompt has %u", (unsigned long long)count,
+                    task->prompt.fields);
+  if (status || !slm_prompt_encode(task, encoder, text->bytes, text->size))
+    return slm_fail(error, SLM_NO_MEMORY, "no memory for the prompt");
+  return encoder->ids.size ? SLM_OK : slm_fail(error, SLM_BAD_ARGUMENT, "a prompt without tokens");
+}
+
 slm_status slm_encode(slm_encoder *encoder, slm_text text, int special, const int32_t **ids, size_t *count) {
   if (!encoder || !ids || !count || (!text.bytes && text.size))
     return SLM_BAD_ARGUMENT;

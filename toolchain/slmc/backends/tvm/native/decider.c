@@ -33,13 +33,7 @@ static uint64_t lay_out(slm_decider *d) {
   const struct config *c = &weights->config;
   const struct choices *choices = &d->task->choices;
   uint64_t used = 0;
-  const uint64_t context = (uint64_t)d->session->context, vocabulary = c->vocab_size;
-  struct answer *answer = &d->answer;
-  d->held = place(d, &used, context * sizeof *d->held);
-  answer->ids = place(d, &used, context * sizeof *answer->ids);
-  answer->logprobs = place(d, &used, context * sizeof *answer->logprobs);
-  answer->allowed = place(d, &used, vocabulary * sizeof *answer->allowed);
-  answer->candidates = place(d, &used, (vocabulary + 1) * sizeof *answer->candidates);
+  d->held = place(d, &used, (uint64_t)d->session->context * sizeof *d->held);
   if (!choices->count)
     return used;
   const uint64_t row = 2 * (uint64_t)c->kv_heads * c->head_dim;
@@ -124,7 +118,7 @@ void slm_decider_free(slm_decider *decider) {
   slm_encoder_clear(&decider->encoder);
   buffer_free(&decider->text);
   buffer_free(&decider->prefix);
-  slm_answer_clear(&decider->answer);
+  slm_writing_clear(&decider->answer);
   if (decider->memory)
     munmap(decider->memory, decider->memory_bytes);
   free(decider);
@@ -146,16 +140,10 @@ static const int32_t *prompt_ids(const slm_decider *d) { return (const int32_t *
 static size_t id_count(const slm_decider *d) { return d->encoder.ids.size / sizeof(int32_t); }
 
 slm_status slm_decider_encode(slm_decider *d, const slm_text *fields, size_t count) {
-  const slm_status status = slm_prompt_render(&d->task->prompt, fields, count, &d->text);
-  if (status == SLM_BAD_TEXT)
-    return refuse(d, status, "a field is not UTF-8");
-  if (status == SLM_BAD_ARGUMENT)
-    return slm_fail(&d->session->error, status, "%llu fields, or one without bytes: the prompt has %u",
-                    (unsigned long long)count, d->task->prompt.fields);
-  if (status || !slm_prompt_encode(d->task, &d->encoder, d->text.bytes, d->text.size))
-    return refuse(d, SLM_NO_MEMORY, "no memory for the prompt");
-  d->prompt_tokens = id_count(d);
-  return d->prompt_tokens ? SLM_OK : refuse(d, SLM_BAD_ARGUMENT, "a prompt without tokens");
+  const slm_status status = slm_prompt_read(d->task, fields, count, &d->encoder, &d->text, &d->session->error);
+  if (!status)
+    d->prompt_tokens = id_count(d);
+  return status;
 }
 
 slm_status slm_decider_read(slm_decider *d, size_t after, int32_t *read) {

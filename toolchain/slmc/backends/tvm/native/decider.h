@@ -2,9 +2,9 @@
 #ifndef SLM_DECIDER_H
 #define SLM_DECIDER_H
 
-#include "answer.h"
 #include "session.h"
 #include "task.h"
+#include "writing.h"
 
 struct slm_decider {
   const slm_task *task;
@@ -25,7 +25,7 @@ struct slm_decider {
   int32_t *last;            /* [nodes]: a node's last token among them, -1 for the first node's */
   int64_t used;
 
-  struct answer answer;
+  struct writing answer;
 
   uint8_t *memory; /* holds the arrays */
   uint64_t memory_bytes;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "error.h"
+#include "sampling.h"
 
 enum { ALIGNMENT = 64, MOST_THREADS = 256 };
 
@@ -204,17 +205,6 @@ const char *slm_error_text(const slm_session *session) { return session->error.t
 
 const float *slm_logits(const slm_session *session) { return session->has_logits ? session->logits : NULL; }
 
-/* What a logit is reduced by to become a log-probability. */
-double slm_log_sum_exp(const float *logits, int64_t count) {
-  float top = logits[0];
-  for (int64_t i = 1; i < count; i++)
-    top = logits[i] > top ? logits[i] : top;
-  double sum = 0;
-  for (int64_t i = 0; i < count; i++)
-    sum += exp((double)logits[i] - top);
-  return top + log(sum);
-}
-
 slm_status slm_top_k(const slm_session *session, size_t k, int32_t *ids, float *logprobs) {
   const int64_t vocab = session->model->weights.config.vocab_size;
   if (!session->has_logits || !ids || !logprobs || k == 0 || k > (size_t)vocab)
@@ -232,7 +222,7 @@ slm_status slm_top_k(const slm_session *session, size_t k, int32_t *ids, float *
     logprobs[place] = logit;
     ids[place] = (int32_t)id;
   }
-  const double whole = slm_log_sum_exp(session->logits, vocab);
+  const double whole = slm_log_sum_exp(session->logits, (size_t)vocab);
   for (size_t i = 0; i < k; i++)
     logprobs[i] = (float)(logprobs[i] - whole);
   return SLM_OK;
@@ -246,7 +236,7 @@ static slm_status score(slm_session *session, const int32_t *ids, size_t length,
     const slm_status status = read_ids(session, &ids[i - 1], 1);
     if (status)
       return status;
-    sum += session->logits[ids[i]] - slm_log_sum_exp(session->logits, vocab);
+    sum += session->logits[ids[i]] - slm_log_sum_exp(session->logits, (size_t)vocab);
   }
   *logprob = (float)sum;
   return SLM_OK;
@@ -264,7 +254,7 @@ slm_status slm_continuations(slm_session *session, const int32_t *ids, const siz
   }
   const int64_t vocab = session->model->weights.config.vocab_size, begun = session->position;
   const size_t bytes = (size_t)vocab * sizeof *session->logits;
-  const double whole = slm_log_sum_exp(session->logits, vocab);
+  const double whole = slm_log_sum_exp(session->logits, (size_t)vocab);
   memcpy(session->kept_logits, session->logits, bytes);
   slm_status status = SLM_OK;
   for (size_t i = 0; i < count && status == SLM_OK; ids += lengths[i++]) {

@@ -39,8 +39,6 @@ uint64_t slm_now(void);
 /* Memory that the system gives when it is first touched: a long context costs nothing until it is read. NULL where
  * there is none. */
 void *slm_take_memory(uint64_t size);
-/* What a logit is reduced by to become a log-probability. */
-double slm_log_sum_exp(const float *logits, int64_t count);
 /* Read tokens that fit, without logits; on failure the position stays. */
 slm_status slm_session_read(slm_session *session, const int32_t *ids, size_t count);
 /* The logits after the last of so many tokens that were just read; those that are no numbers make them unread. */

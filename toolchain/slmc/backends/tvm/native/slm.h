@@ -16,8 +16,8 @@
  *
  * C11. Nothing is global: models, tasks, sessions and deciders are all there is. Models and tasks are read-only and may
  * be shared on any threads. A session or decider is used by one thread at a time; slm_cancel alone may come from another.
- * Memory is taken by slm_open and slm_session_new, none while reading or decoding; a decider takes more where a text is
- * longer than any before. No file is ever written.
+ * Memory is taken by slm_open and slm_session_new, none while reading or decoding; a decider takes more for its first
+ * answer in text, and where a text is longer than any before. No file is ever written.
  * Token ids are int32_t, logits natural and unnormalised, log-probabilities natural.
  */
 #ifndef SLM_H
@@ -31,7 +31,7 @@ extern "C" {
 
 /* A program built against a header works with any library of the same major version that is not older. */
 #define SLM_VERSION_MAJOR 1
-#define SLM_VERSION_MINOR 1
+#define SLM_VERSION_MINOR 2
 /* Major version << 16 | minor version of the library that was loaded. */
 SLM_API uint32_t slm_version(void);
 
@@ -147,26 +147,6 @@ SLM_API slm_status slm_prefix_make(slm_decider *decider, const void **bytes, siz
 SLM_API void slm_head_rows(const slm_decider *decider, size_t *kept, size_t *all);
 
 /* ---- Answers in text ------------------------------------------------------------------------------------------- */
-
-/* How tokens are taken: with all 0 the likeliest each time, to the end. Logits are divided by the temperature; the
- * top_k likeliest are kept (0: all), of equal ones those with lower ids; of those the first that have top_p of the
- * probability between them (0: all); one of them is drawn. The same logits and seed give the same answer on every CPU. */
-typedef struct slm_sampling {
-  float temperature; /* 0: the likeliest token is taken, and what follows here has no effect */
-  float top_p;
-  int32_t top_k;
-  int32_t max_tokens; /* 0: as many as there is room for */
-  uint64_t seed;
-  const slm_text *stops; /* texts that end the answer where the first of them is whole; copied */
-  size_t stop_count;
-} slm_sampling;
-
-typedef enum slm_done {
-  SLM_MORE = 0,
-  SLM_ENDED = 1,   /* the model says so */
-  SLM_STOPPED = 2, /* by a stop string */
-  SLM_LENGTH = 3   /* by max_tokens or the context, wherever that cuts it off */
-} slm_done;
 
 /* Read an item's prompt, so that its answer can be written. `sampling` may be NULL. The answer ends with the decider's
  * next call that reads another prompt.
