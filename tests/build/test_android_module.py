@@ -10,25 +10,30 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import quote_plus
+from typing import Any
+from urllib.parse import quote_plus, unquote_plus
 
 import pytest
 
 from slmc.backends.tvm.library import NATIVE
 from slmc.bundle.golden import read_golden
 from slmc.bundle.manifest import list_files
+from slmc.models.compiled import read_compiled
 from slmc.prompt import TOKENIZER_FILE, Codec
 from slmc.runners import files
-from slmc.runners.contract import ChooseItem, Chosen
-from slmc.runners.native_decider import Decision, NativeDecider
+from slmc.runners.contract import ChooseItem, Chosen, Generated, GenerateItem
+from slmc.runners.native_decider import Decision, Generation, NativeDecider
 from slmc.target import targets_folder
 from slmc.text.golden import Golden
 from slmc.text.task import Task, write_task
 
+from ..native_files import PLAIN, Model
 from .conftest import Demo
 from .java import run_java
+from .native_model import write_model
+from .test_native_answers import SMALL, made
 
 pytestmark = pytest.mark.build
 
@@ -45,6 +50,10 @@ OF_ANY_ENGINE = (
     "who is cancelled leaves the others alone",
     "closing meanwhile harms nobody",
 )
+TEXT_BACKENDS = (("tvm", False), ("executorch", False), ("executorch", True))
+"""With whether the program reads one token at a time."""
+ITEM = {"text": "a table for 7 in Zürich 😀"}
+MANIFEST = {"name": "table-finder", "version": "1", "confidence": None, "quantization": {"scheme": "int4-g32"}}
 BAD_ARGUMENT = 1
 OTHERS = {
     "task of no file": "2",
@@ -62,6 +71,21 @@ OTHERS = {
     "log-probability of no label": "null",
     "log-probability beyond the labels": "null",
     "classify after all that": "null",
+    "ids before it begins": "null",
+    "answer of bytes": "9",
+    "answer beyond the context": "6",
+    "answer with bytes to stop": "9",
+    "answer when cancelled": "7",
+    "piece when cancelled": "7",
+    "piece after that": "null",
+    "answer of many stops": "null",
+    "writer of bytes": "9",
+    "writer beyond the context": "6",
+    "writer with bytes to stop": "9",
+    "writer without room": "6",
+    "writer with less than that": "6",
+    "write no numbers": "8",
+    "write one": "null",
 }
 """The calls of Hostile.kt that end otherwise than with SLM_BAD_ARGUMENT."""
 
@@ -149,6 +173,12 @@ class App:
         manifest = json.loads(like.read_text(encoding="utf-8")) | {"files": entries, "confidence": None}
         (self.assets / name).write_text(json.dumps(manifest), encoding="utf-8")
 
+    def read_one_token(self, only: bool) -> None:
+        """Whether ExecuTorch's program reads no more at once."""
+        facts = self.assets / "model" / "model.json"
+        facts.write_text(json.dumps(json.loads(facts.read_text()) | {"one_token": only}))
+        self.write_manifest(self.assets / "manifest.json")
+
     def decisions(self) -> list[Decision]:
         return [self.decider.classify({"text": text}) for text in TEXTS]
 
@@ -208,9 +238,7 @@ def test_it_decides_as_c_does_to_the_bit(modules: Mapping[str, Module], app: App
 @pytest.mark.parametrize("one_token", [True, False])
 def test_with_executorch_it_decides_alike(modules: Mapping[str, Module], app: App, one_token: bool) -> None:
     """The search is asked one path at a time, and tells no log-probabilities but the chosen label's."""
-    facts = app.assets / "model" / "model.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"one_token": one_token}))
-    app.write_manifest(app.assets / "manifest.json")
+    app.read_one_token(one_token)
     first, *lines = modules["executorch"].run(app.root, "answers", *map(quote_plus, TEXTS))
     assert first == f"[text] {len(app.decider.labels)} null null"
     for line, decision in zip(lines, app.decisions(), strict=True):
@@ -230,14 +258,14 @@ def test_it_behaves(modules: Mapping[str, Module], app: App, demo: Demo, backend
     text = max(decisions, key=lambda one: decisions[one].probability)
     label = app.decider.labels[decisions[text].choice]
     lines = modules[backend].run(app.root, "behaviour", *names, text=text, label=label)
-    assert len(lines) == (len(names) or 20)
+    assert len(lines) == (len(names) or 21)
     assert [line for line in lines if not line.endswith(": as it should")] == []
 
 
 def test_what_fails_throws_its_status(modules: Mapping[str, Module], app: App) -> None:
     """See Hostile.kt."""
     lines = dict(line.split(": ") for line in modules["tvm"].run(app.root, "hostile"))
-    assert len(lines) == 51
+    assert len(lines) == 109
     assert {name: status for name, status in lines.items() if status != str(BAD_ARGUMENT)} == OTHERS
 
 
@@ -266,6 +294,149 @@ def test_its_results_keep_the_contract(modules: Mapping[str, Module], app: App, 
         assert answer.choice == decision.choice
         assert (answer.input_ids is None) == (item.id != odd.id)
         assert answer.prefill_tokens > 0
+        assert answer.prefill_ms > 0
+
+
+# ---- Answers in text ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer as `NativeDecider.generate` takes it, and as Harness.kt does."""
+
+    text: str
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 0
+    seed: int = 0
+    stops: Sequence[str] = ()
+
+    def generated(self, decider: NativeDecider) -> Generation:
+        options = asdict(self)
+        return decider.generate({"text": options.pop("text")}, **options)
+
+    @property
+    def argument(self) -> str:
+        seed = self.seed - (1 << 64) if self.seed >> 63 else self.seed
+        return quote_plus(json.dumps(asdict(self) | {"seed": seed}))
+
+
+def asked_of(decider: NativeDecider) -> list[Asked]:
+    """Answers of every kind, some with stop strings that come."""
+    texts = ("a table for 7", "", "größer 😀 \u0000 zero", "漢字 é\n")
+    asked = [
+        *(Asked(text) for text in texts),
+        *(Asked(text, max_tokens=count) for text in texts for count in (1, 7)),
+        *(Asked(text, temperature=1.5, seed=seed) for seed, text in enumerate(texts)),
+        Asked(texts[0], temperature=20, seed=3, top_k=40, max_tokens=60),
+        Asked(texts[0], temperature=3, seed=(1 << 64) - 5, top_p=0.7, max_tokens=60),
+    ]
+    stopped = []
+    for one in asked:
+        text = one.generated(decider).text
+        if len(text) > 8:
+            stopped.append(replace(one, stops=("never é", text[5:8], text[6:9])))
+    return asked + stopped
+
+
+def make_text_app(folder: Path, kind: str, schema: dict[str, Any] | None, library: Path) -> App:
+    """With a small random model whose context leaves room for long answers."""
+    case = made(kind, " ", folder, library)
+    config = replace(PLAIN.config, vocab_size=read_compiled(folder / "model").vocab_size, context=600)
+    weights = write_model(folder / "long", Model(config, PLAIN.layers))
+    assets = folder / "app" / "assets" / "slm"
+    (assets / "model").mkdir(parents=True)
+    for name in ("model.slm", "model.pte"):
+        shutil.copyfile(weights, assets / "model" / name)
+    task = Task(folder / "tokenizer.json", case.codec, (), [ITEM, {"text": "weather"}], schema)
+    write_task(task, folder / "task.slm")
+    decider = NativeDecider(weights.parent, folder / "task.slm", library=library)
+    (assets / "prefix.slm").write_bytes(decider.prefix())
+    facts = FACTS | {"context": config.context, "vocab_size": config.vocab_size}
+    (assets / "model" / "model.json").write_text(json.dumps(facts))
+    ids = case.codec.prompt(ITEM)[1]
+    (like := folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    app = App(folder / "app", case.codec, decider)
+    # As where prompts were read otherwise.
+    write_task(task, assets / "task.slm", [Golden("first", ITEM, ids), Golden("second", ITEM, ids[1:])])
+    app.write_manifest(like, "manifest-of-another-model.json")
+    (assets / "task.slm").rename(assets / "task-of-another-model.slm")
+    write_task(task, assets / "task.slm", [Golden("first", ITEM, ids)])
+    app.write_manifest(like)
+    return app
+
+
+TEXT_APPS = {"free": ("llama3", None), "bytes": ("unigram_bytes", None), "json": ("llama3", SMALL)}
+"""Tokenizers and schemas."""
+
+
+@pytest.fixture(scope="module", params=TEXT_APPS)
+def text_app(request: pytest.FixtureRequest, java_library: Path, tmp_path_factory: pytest.TempPathFactory) -> App:
+    return make_text_app(tmp_path_factory.mktemp("text"), *TEXT_APPS[request.param], java_library)
+
+
+@pytest.mark.parametrize(("backend", "single"), TEXT_BACKENDS)
+def test_it_writes_as_c_does_to_the_bit(
+    modules: Mapping[str, Module], text_app: App, backend: str, single: bool
+) -> None:
+    text_app.read_one_token(single)
+    asked = asked_of(text_app.decider)
+    first, *lines = modules[backend].run(text_app.root, "texts", *(one.argument for one in asked))
+    assert first == "[text] null null"
+    ends = set()
+    for one, line in zip(asked, lines, strict=True):
+        wanted, found = one.generated(text_app.decider), json.loads(unquote_plus(line))
+        assert found["text"] == wanted.text
+        assert found["done"] == wanted.done.name
+        assert tuple(found["ids"]) == wanted.ids
+        assert tuple(found["logprobs"]) == wanted.logprobs
+        assert "" not in found["pieces"]
+        assert "".join(found["pieces"]) == wanted.text
+        read, decoded, steps = found["tokens"]
+        assert decoded == steps == len(wanted.logprobs) - 1
+        # ExecuTorch tells what was new to it: not what all prompts begin with, but for the first.
+        assert 0 < read < len(wanted.prompt_ids) or backend == "tvm" or line == lines[0]
+        ends.add(wanted.done.name)
+    assert ends == {"ENDED", "STOPPED", "LENGTH"}
+
+
+@pytest.mark.parametrize("text_app", ["free"], indirect=True)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_behaves_in_text(modules: Mapping[str, Module], text_app: App, backend: str) -> None:
+    """See TextBehaviour.kt."""
+    text_app.read_one_token(False)
+    lines = modules[backend].run(text_app.root, "text-behaviour")
+    assert len(lines) == 11
+    assert [line for line in lines if not line.endswith(": as it should")] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_its_texts_keep_the_contract(modules: Mapping[str, Module], text_app: App, backend: str) -> None:
+    contents = ("a table for 7", "größer 😀 \u0000 zero", "")
+    items = [
+        GenerateItem(
+            id=f'"{index}" é',
+            fields={"text": text},
+            input_ids=tuple(text_app.codec.prompt({"text": text})[1]),
+            max_tokens=9 + index,
+        )
+        for index, text in enumerate(contents)
+    ]
+    odd = items[1].model_copy(update={"input_ids": (1,)})
+    workload = files.make(text_app.codec.end_id, {}, [items[0], odd, *items[2:]])
+    folder = text_app.root / "files"
+    folder.mkdir(exist_ok=True)
+    files.write_workload(workload, folder / "workload.jsonl")
+    modules[backend].run(text_app.root, "workload", workload="workload.jsonl", result=f"{backend}.jsonl")
+    result = files.read_result(folder / f"{backend}.jsonl", workload)
+    for item in items:
+        answer = result.answers[item.id]
+        wanted = text_app.decider.generate(item.fields or {}, max_tokens=item.max_tokens)
+        assert isinstance(answer, Generated)
+        assert (answer.output_ids, answer.text, answer.logprobs) == (wanted.ids, wanted.text, wanted.logprobs)
+        assert answer.ended == (wanted.done.name == "ENDED")
+        assert answer.input_ids == (item.input_ids if item.id == odd.id else None)
         assert answer.prefill_ms > 0
 
 

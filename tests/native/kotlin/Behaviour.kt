@@ -1,10 +1,7 @@
 package org.slmc
 
-import android.content.Context
 import android.os.Build
 import java.io.File
-import java.nio.file.Files
-import java.security.MessageDigest
 import kotlin.random.Random
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
@@ -13,43 +10,6 @@ import kotlinx.coroutines.cancelAndJoin
 import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.launch
-
-/** A new app with the same assets, to be spoilt at will. */
-internal class App(like: File) {
-    private val root = Files.createTempDirectory("app").toFile()
-    val context = Context(root)
-    val assets = File(root, "assets/slm")
-    val copies = File(context.noBackupFilesDir, "slm/intent-router")
-
-    init {
-        File(like, "assets").copyRecursively(File(root, "assets"))
-    }
-
-    suspend fun open(folder: File? = null, onFailedCheck: OnFailedCheck = OnFailedCheck.ABSTAIN) =
-        Classifier.open(context, folder, threads = 2, onFailedCheck = onFailedCheck)
-
-    fun edit(file: String, from: String, to: String) {
-        val text = File(assets, file).readText()
-        check(from in text) { "no $from in $file" }
-        File(assets, file).writeText(text.replace(from, to))
-    }
-
-    fun spoil(file: File) = file.writeBytes(file.readBytes().also { it[it.size / 2] = (it[it.size / 2] + 1).toByte() })
-
-    /** The same with the manifest's consent. */
-    fun exchange(name: String) {
-        val file = File(assets, name)
-        val before = sha256(file)
-        spoil(file)
-        edit("manifest.json", before, sha256(file))
-    }
-
-    private fun sha256(file: File) = MessageDigest.getInstance("SHA-256").apply { update(file.readBytes()) }.hex()
-
-    fun installed(): List<File> = copies.listFiles().orEmpty().filter { it.isDirectory }
-
-    fun checked() = File(installed().single(), "checked").readLines()
-}
 
 internal val behaviour: Map<String, suspend (App) -> Unit> = mapOf(
     "files are copied once" to { app ->
@@ -154,6 +114,10 @@ internal val behaviour: Map<String, suspend (App) -> Unit> = mapOf(
             same(it.labels[decision.choice], LABEL)
         }
     },
+    "a bundle with labels is not for a generator" to { app ->
+        check("Classifier" in thrown<IllegalArgumentException> { Generator.open(app.context) }.message!!)
+        app.open().use { same(it.classify(TEXT).label, LABEL) }
+    },
     "fields that can't be meant so are refused" to { app ->
         app.open().use {
             same(it.fields, listOf("text"))
@@ -220,14 +184,3 @@ private const val MODEL = "model/model.slm"
 private val TEXT = System.getProperty("text")
 private val LABEL = System.getProperty("label")
 private val WORDS = List(60) { "word$it" }.joinToString(" ")
-
-private fun <T> same(found: T, wanted: T) = check(found == wanted) { "$found, not $wanted" }
-
-private suspend inline fun <reified T : Throwable> thrown(crossinline work: suspend () -> Any): T {
-    try {
-        work()
-    } catch (failure: Throwable) {
-        return failure as? T ?: throw failure
-    }
-    throw AssertionError("nothing was thrown")
-}

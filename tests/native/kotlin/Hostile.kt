@@ -11,6 +11,7 @@ internal fun hostile(folder: File): Map<String, Int?> {
     val encoder = SlmText.newEncoder(task)
     val speller = SlmText.newSpeller(task)
     val chooser = SlmText.newChooser(task)
+    val writer = SlmText.newWriter(task)
     val text = arrayOf("a".encodeToByteArray())
     val broken = arrayOf(byteArrayOf(-1))
     val logits = FloatArray(Slm.vocabSize(model))
@@ -77,13 +78,100 @@ internal fun hostile(folder: File): Map<String, Int?> {
     call("log-probability of no label") { check(SlmDecider.logprob(decider, -1).isNaN()) }
     call("log-probability beyond the labels") { check(SlmDecider.logprob(decider, Int.MAX_VALUE).isNaN()) }
     call("classify after all that") { check(SlmDecider.classify(decider, text).probability > 0) }
+    hostileAnswers(::call, decider, writer, logits)
+    SlmText.freeWriter(writer)
     SlmText.freeChooser(chooser)
     SlmText.freeSpeller(speller)
     SlmText.freeEncoder(encoder)
     SlmDecider.close(decider)
     Slm.close(model)
     SlmText.closeTask(task)
-    listOf(SlmText::freeChooser, SlmText::freeSpeller, SlmText::freeEncoder, SlmDecider::close, SlmText::closeTask)
-        .forEach { it(0) }
+    listOf(
+        SlmText::freeWriter,
+        SlmText::freeChooser,
+        SlmText::freeSpeller,
+        SlmText::freeEncoder,
+        SlmDecider::close,
+        SlmText::closeTask,
+    ).forEach { it(0) }
     return found
+}
+
+private fun hostileAnswers(call: (String, () -> Any?) -> Unit, decider: Long, writer: Long, logits: FloatArray) {
+    val text = arrayOf("a".encodeToByteArray())
+    val broken = arrayOf(byteArrayOf(-1))
+    val long = arrayOf("word ".repeat(9000).encodeToByteArray())
+    fun sampling(
+        temperature: Float = 0f,
+        topP: Float = 0f,
+        topK: Int = 0,
+        maxTokens: Int = 0,
+        stops: Array<ByteArray?>? = emptyArray(),
+    ) = SlmSampling(temperature, topP, topK, maxTokens, -1, stops)
+    // Of either kind, the same calls.
+    val begins = mapOf<String, (Array<ByteArray?>?, SlmSampling?) -> Any?>(
+        "answer" to { fields, how -> SlmDecider.beginAnswer(decider, fields, how) },
+        "writer" to { fields, how -> SlmText.beginAnswer(writer, fields, how, 1000) },
+    )
+    call("answer before it begins") { SlmDecider.nextPiece(decider) }
+    call("writer before it begins") { SlmText.write(writer, logits) }
+    call("ids before it begins") { check(SlmText.answerIds(writer).size + SlmText.answerLogprobs(writer).size == 0) }
+    for ((name, begin) in begins) {
+        call("$name of null") { begin(null, null) }
+        call("$name of a null") { begin(arrayOf(null), null) }
+        call("$name of no field") { begin(emptyArray(), null) }
+        call("$name of many fields") { begin(Array(100_000) { text[0] }, null) }
+        call("$name of bytes") { begin(arrayOf(broken[0]), null) }
+        call("$name beyond the context") { begin(arrayOf(long[0]), null) }
+        val fields = arrayOf<ByteArray?>(text[0])
+        call("$name at a temperature below 0") { begin(fields, sampling(temperature = -1f)) }
+        call("$name at no temperature") { begin(fields, sampling(temperature = Float.NaN)) }
+        call("$name at an endless temperature") { begin(fields, sampling(temperature = Float.POSITIVE_INFINITY)) }
+        call("$name of more than all") { begin(fields, sampling(topP = 1.5f)) }
+        call("$name of fewer than none") { begin(fields, sampling(topK = Int.MIN_VALUE)) }
+        call("$name up to no token") { begin(fields, sampling(maxTokens = -1)) }
+        call("$name with no stops") { begin(fields, sampling(stops = null)) }
+        call("$name with a null to stop") { begin(fields, sampling(stops = arrayOf(text[0], null))) }
+        call("$name with nothing to stop") { begin(fields, sampling(stops = arrayOf(text[0], ByteArray(0)))) }
+        call("$name with bytes to stop") { begin(fields, sampling(stops = arrayOf(broken[0]))) }
+    }
+    call("answer with none") { SlmDecider.beginAnswer(0, text, null) }
+    call("piece of none") { SlmDecider.nextPiece(0) }
+    call("piece after what failed") { SlmDecider.nextPiece(decider) }
+    call("ids of none") { SlmDecider.answerIds(0) }
+    call("log-probabilities of none") { SlmDecider.answerLogprobs(0) }
+    SlmDecider.cancel(decider)
+    call("answer when cancelled") { SlmDecider.beginAnswer(decider, text, null) }
+    SlmDecider.beginAnswer(decider, text, null)
+    SlmDecider.nextPiece(decider)
+    call("piece when cancelled") { SlmDecider.cancel(decider).also { SlmDecider.nextPiece(decider) } }
+    call("piece after that") { SlmDecider.nextPiece(decider) }
+    SlmDecider.classify(decider, text)
+    call("piece after a decision") { SlmDecider.nextPiece(decider) }
+    call("answer of many stops") {
+        val stops = Array<ByteArray?>(10_000) { "never $it".encodeToByteArray() }
+        SlmDecider.beginAnswer(decider, text, sampling(maxTokens = 1, stops = stops))
+        check(SlmDecider.nextPiece(decider).done == SlmPiece.LENGTH)
+        check(SlmDecider.nextPiece(decider).run { done == SlmPiece.LENGTH && id == -1 && this.text.isEmpty() })
+    }
+    call("writer of no task") { SlmText.newWriter(0) }
+    call("writer with none") { SlmText.beginAnswer(0, text, null, 1000) }
+    call("write with none") { SlmText.write(0, logits) }
+    call("ids of no writer") { SlmText.answerIds(0) }
+    call("log-probabilities of no writer") { SlmText.answerLogprobs(0) }
+    call("writer without room") { SlmText.beginAnswer(writer, text, null, 0) }
+    call("writer with less than that") { SlmText.beginAnswer(writer, text, null, Int.MIN_VALUE) }
+    for ((name, odd) in mapOf(
+        "null" to null,
+        "few" to FloatArray(0),
+        "no numbers" to FloatArray(logits.size) { Float.NaN },
+    )) {
+        SlmText.beginAnswer(writer, text, null, 1000)
+        call("write $name") { SlmText.write(writer, odd) }
+    }
+    call("write after what failed") { SlmText.write(writer, logits) }
+    SlmText.beginAnswer(writer, text, sampling(maxTokens = 1), Int.MAX_VALUE)
+    logits[5] = 1f
+    call("write one") { check(SlmText.write(writer, logits).run { done == SlmPiece.LENGTH && id == 5 }) }
+    call("write beyond the end") { SlmText.write(writer, logits) }
 }

@@ -21,6 +21,10 @@ public class JSONArray {
     return JSONObject.as(Number.class, get(index), index).intValue();
   }
 
+  public String getString(int index) throws JSONException {
+    return JSONObject.as(String.class, get(index), index);
+  }
+
   private Object get(int index) throws JSONException {
     if (index < 0 || index >= values.size()) {
       throw new JSONException("Index " + index + " out of range");

@@ -50,7 +50,9 @@ struct jni_functions {
   void (*GetByteArrayRegion)(JNIEnv *, jbyteArray, jsize first, jsize length, jbyte *to);
   void *until_203[2];
   void (*GetIntArrayRegion)(JNIEnv *, jintArray, jsize first, jsize length, jint *to);
-  void *until_208[4];
+  void *until_205[1];
+  void (*GetFloatArrayRegion)(JNIEnv *, jfloatArray, jsize first, jsize length, jfloat *to);
+  void *until_208[2];
   void (*SetByteArrayRegion)(JNIEnv *, jbyteArray, jsize first, jsize length, const jbyte *from);
   void *until_211[2];
   void (*SetIntArrayRegion)(JNIEnv *, jintArray, jsize first, jsize length, const jint *from);
@@ -85,6 +87,7 @@ JNI_AT(181, NewFloatArray);
 JNI_AT(182, NewDoubleArray);
 JNI_AT(200, GetByteArrayRegion);
 JNI_AT(203, GetIntArrayRegion);
+JNI_AT(205, GetFloatArrayRegion);
 JNI_AT(208, SetByteArrayRegion);
 JNI_AT(211, SetIntArrayRegion);
 JNI_AT(213, SetFloatArrayRegion);

@@ -1,4 +1,4 @@
-/* Decisions of slm.h for Java: the native methods of org.slmc.SlmDecider, see java/org/slmc/SlmDecider.java. */
+/* Decisions and answers of slm.h for Java: the native methods of org.slmc.SlmDecider, see java/org/slmc/SlmDecider.java. */
 #include "jni_support.h"
 
 #define JAVA(type, name) SLM_API type Java_org_slmc_SlmDecider_##name
@@ -65,4 +65,45 @@ JAVA(jbyteArray, test)(CALLER, jlong decider) {
   if (!given(env, decider != 0) || !done(env, DECIDER(decider), slm_self_test(DECIDER(decider), &check)))
     return NULL;
   return new_check(env, &check);
+}
+
+/* ---- Answers in text ------------------------------------------------------------------------------------------ */
+
+JAVA(void, begin)(CALLER, jlong decider, jobjectArray fields, SAMPLING) {
+  if (!given(env, decider && fields && stops))
+    return;
+  struct asked asked = {.sampling = SAMPLING_NUMBERS};
+  if (take_asked(env, fields, stops, &asked))
+    done(env, DECIDER(decider),
+         slm_answer_begin(DECIDER(decider), asked.fields.each, asked.fields.count, &asked.sampling));
+  free_asked(&asked);
+}
+
+JAVA(jbyteArray, next)(CALLER, jlong decider) {
+  slm_text text;
+  int32_t ended;
+  size_t before, count;
+  if (!given(env, decider != 0))
+    return NULL;
+  slm_answer_ids(DECIDER(decider), &before);
+  if (!done(env, DECIDER(decider), slm_answer_next(DECIDER(decider), &text, &ended)))
+    return NULL;
+  const int32_t *ids = slm_answer_ids(DECIDER(decider), &count);
+  return new_piece(env, count > before ? ids[before] : -1, text, ended);
+}
+
+JAVA(jintArray, answerIds)(CALLER, jlong decider) {
+  size_t count;
+  if (!given(env, decider != 0))
+    return NULL;
+  const int32_t *ids = slm_answer_ids(DECIDER(decider), &count);
+  return new_ids(env, ids, count);
+}
+
+JAVA(jdoubleArray, answerLogprobs)(CALLER, jlong decider) {
+  size_t count;
+  if (!given(env, decider != 0))
+    return NULL;
+  const double *logprobs = slm_answer_logprobs(DECIDER(decider), &count);
+  return new_doubles(env, logprobs, count);
 }

@@ -121,6 +121,29 @@ static inline void free_texts(struct texts *texts) {
   free(texts->bytes);
 }
 
+/* An item whose answer in text is wanted, and how. */
+struct asked {
+  struct texts fields, stops;
+  slm_sampling sampling;
+};
+
+#define SAMPLING jfloat temperature, jfloat top_p, jint top_k, jint max_tokens, jlong seed, jobjectArray stops
+#define SAMPLING_NUMBERS {temperature, top_p, top_k, max_tokens, (uint64_t)seed, NULL, 0}
+
+/* Fills in what must be freed in any case; 0 with an exception. */
+static inline int take_asked(JNIEnv *env, jobjectArray fields, jobjectArray stops, struct asked *asked) {
+  if (!take_texts(env, fields, &asked->fields) || !take_texts(env, stops, &asked->stops))
+    return 0;
+  asked->sampling.stops = asked->stops.each;
+  asked->sampling.stop_count = asked->stops.count;
+  return 1;
+}
+
+static inline void free_asked(struct asked *asked) {
+  free_texts(&asked->fields);
+  free_texts(&asked->stops);
+}
+
 /* ---- What Java is given ----------------------------------------------------------------------------------------- */
 
 /* UTF-8 as bytes: JNI's own strings have letters beyond 16 bits in another way. */
@@ -138,6 +161,25 @@ static inline jintArray new_ids(JNIEnv *env, const int32_t *ids, size_t count) {
   return made;
 }
 
+static inline jdoubleArray new_doubles(JNIEnv *env, const jdouble *values, size_t count) {
+  const jdoubleArray made = (*env)->NewDoubleArray(env, (jsize)count);
+  if (made && count)
+    (*env)->SetDoubleArrayRegion(env, made, 0, (jsize)count, values);
+  return made;
+}
+
+/* What SlmPiece takes apart: two numbers as the CPU has them, and the text. */
+static inline jbyteArray new_piece(JNIEnv *env, int32_t id, slm_text text, int32_t done) {
+  const int32_t numbers[] = {id, done};
+  const jsize first = sizeof numbers;
+  const jbyteArray made = (*env)->NewByteArray(env, first + (jsize)text.size);
+  if (made)
+    (*env)->SetByteArrayRegion(env, made, 0, first, (const jbyte *)numbers);
+  if (made && text.size)
+    (*env)->SetByteArrayRegion(env, made, first, (jsize)text.size, (const jbyte *)text.bytes);
+  return made;
+}
+
 /* What SlmDecision takes apart: every number is exact as a double. */
 static inline jdoubleArray new_decision(JNIEnv *env, const slm_decision *d) {
   const jdouble numbers[] = {
@@ -146,11 +188,7 @@ static inline jdoubleArray new_decision(JNIEnv *env, const slm_decision *d) {
       d->decode_tokens, d->decode_steps,   (jdouble)d->encode_nanoseconds,
       (jdouble)d->prefill_nanoseconds,     (jdouble)d->decode_nanoseconds,
   };
-  const jsize count = sizeof numbers / sizeof *numbers;
-  const jdoubleArray made = (*env)->NewDoubleArray(env, count);
-  if (made)
-    (*env)->SetDoubleArrayRegion(env, made, 0, count, numbers);
-  return made;
+  return new_doubles(env, numbers, sizeof numbers / sizeof *numbers);
 }
 
 /* "ITEMS FAILED TEXT", which SlmCheck takes apart. */

@@ -6,6 +6,7 @@
 #define ENCODER(handle) ((slm_encoder *)(intptr_t)(handle))
 #define SPELLER(handle) ((slm_speller *)(intptr_t)(handle))
 #define CHOOSER(handle) ((slm_chooser *)(intptr_t)(handle))
+#define WRITER(handle) ((slm_writer *)(intptr_t)(handle))
 
 static const char *reason(slm_status status) {
   switch (status) {
@@ -178,4 +179,75 @@ JAVA(jdoubleArray, decisionOf)(CALLER, jlong chooser) {
   if (!given(env, chooser != 0) || !done(env, slm_chooser_decision(CHOOSER(chooser), &decision)))
     return NULL;
   return new_decision(env, &decision);
+}
+
+/* ---- Answers in text ------------------------------------------------------------------------------------------ */
+
+/* A writer tells more than its status. */
+static int written(JNIEnv *env, const slm_writer *writer, slm_status status) {
+  if (status)
+    fail(env, status, slm_writer_error_text(writer));
+  return status == SLM_OK;
+}
+
+JAVA(jlong, newWriter)(CALLER, jlong task) {
+  slm_writer *writer;
+  slm_error error;
+  slm_writer_new(TASK(task), &writer, &error);
+  return handle_of(env, writer, &error);
+}
+
+JAVA(void, freeWriter)(CALLER, jlong writer) {
+  (void)env;
+  slm_writer_free(WRITER(writer));
+}
+
+/* A context below 0 has no room, as one of 0. */
+JAVA(jintArray, beginWriter)(CALLER, jlong writer, jobjectArray fields, jint context, SAMPLING) {
+  if (!given(env, writer && fields && stops))
+    return NULL;
+  struct asked asked = {.sampling = SAMPLING_NUMBERS};
+  jintArray result = NULL;
+  const int32_t *ids;
+  size_t count;
+  if (take_asked(env, fields, stops, &asked) &&
+      written(env, WRITER(writer),
+              slm_writer_begin(WRITER(writer), asked.fields.each, asked.fields.count, &asked.sampling,
+                               context > 0 ? (size_t)context : 0, &ids, &count)))
+    result = new_ids(env, ids, count);
+  free_asked(&asked);
+  return result;
+}
+
+JAVA(jbyteArray, giveWriter)(CALLER, jlong writer, jfloatArray logits) {
+  if (!given(env, writer && logits))
+    return NULL;
+  const jsize size = (*env)->GetArrayLength(env, logits);
+  jfloat *copy = malloc(((size_t)size + 1) * sizeof *copy);
+  jbyteArray result = NULL;
+  if (taken(env, copy != NULL)) {
+    int32_t id, ended;
+    slm_text text;
+    (*env)->GetFloatArrayRegion(env, logits, 0, size, copy);
+    if (written(env, WRITER(writer), slm_writer_give(WRITER(writer), copy, (size_t)size, &id, &text, &ended)))
+      result = new_piece(env, id, text, ended);
+  }
+  free(copy);
+  return result;
+}
+
+JAVA(jintArray, answerIds)(CALLER, jlong writer) {
+  size_t count;
+  if (!given(env, writer != 0))
+    return NULL;
+  const int32_t *ids = slm_writer_ids(WRITER(writer), &count);
+  return new_ids(env, ids, count);
+}
+
+JAVA(jdoubleArray, answerLogprobs)(CALLER, jlong writer) {
+  size_t count;
+  if (!given(env, writer != 0))
+    return NULL;
+  const double *logprobs = slm_writer_logprobs(WRITER(writer), &count);
+  return new_doubles(env, logprobs, count);
 }

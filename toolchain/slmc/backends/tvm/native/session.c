@@ -1,6 +1,5 @@
 #include "session.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -20,15 +20,17 @@ internal fun readWorkload(file: File): Workload {
 
 private fun item(json: JSONObject): Item {
     val id = json.getString("id")
-    val mode = json.getString("mode")
-    val fields = json.optJSONObject("fields")
-    if (mode != "choose" || fields == null) throw BadWorkloadException("item $id asks to $mode, or has no fields")
-    return Item(
-        id = id,
-        fields = fields.keys().asSequence().associateWith { fields.getString(it) },
-        inputIds = ids(json.getJSONArray("input_ids")),
-        choices = json.getString("choices"),
-    )
+    val given = json.optJSONObject("fields") ?: throw BadWorkloadException("item $id has no fields")
+    val fields = given.keys().asSequence().associateWith { given.getString(it) }
+    val inputIds = ids(json.getJSONArray("input_ids"))
+    return when (val mode = json.getString("mode")) {
+        "choose" -> ChooseItem(id, fields, inputIds, json.getString("choices"))
+        "generate" -> {
+            if (json.getBoolean("ignore_end")) throw BadWorkloadException("item $id asks to write on beyond the end")
+            GenerateItem(id, fields, inputIds, json.getInt("max_tokens"))
+        }
+        else -> throw BadWorkloadException("item $id asks to $mode")
+    }
 }
 
 private fun ids(json: JSONArray) = List(json.length()) { json.getInt(it) }

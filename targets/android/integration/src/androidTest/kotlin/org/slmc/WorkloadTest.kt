@@ -27,11 +27,18 @@ class WorkloadTest {
 
     private suspend fun answer(workload: Workload, result: File) {
         val begun = System.nanoTime()
-        Classifier.open(context).use { classifier ->
+        open(workload).use { worker ->
             val loadMs = (System.nanoTime() - begun) / 1e6
             val manifest = bundled(context, null, "manifest.json").use { readManifest(it.readBytes()) }
-            answerWorkload(workload, classifier, manifest, device(), loadMs, result)
+            answerWorkload(workload, worker, manifest, device(), loadMs, result)
         }
+    }
+
+    /** Throws where the workload asks for what the bundle's task is not. */
+    private suspend fun open(workload: Workload): Worker = when (workload.items.map { it::class }.distinct()) {
+        listOf(ChooseItem::class) -> Classifier.open(context).worker
+        listOf(GenerateItem::class) -> Generator.open(context).worker
+        else -> throw BadWorkloadException("items to choose and to generate in one workload, or none")
     }
 
     /** A path that leaves the folder is refused. */

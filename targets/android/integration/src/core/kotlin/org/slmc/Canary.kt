@@ -4,10 +4,10 @@ import java.io.File
 
 /** What to do where the model answers otherwise on this phone than where it was built. */
 enum class OnFailedCheck {
-    /** [Classifier.open][open] throws [FailedCheckException]. */
+    /** Opening it throws [FailedCheckException]. */
     THROW,
 
-    /** Every decision abstains, and [Classifier.failedCheck] tells why. */
+    /** Every answer abstains, and [Classifier.failedCheck] or [Generator.failedCheck] tells why. */
     ABSTAIN,
 }
 

@@ -14,12 +14,16 @@ data class Decision(
     val abstained: Boolean get() = label == null
 }
 
-/** Where a decision's time went. */
+/** Where an answer's time went. */
 data class Timings(
+    /** With answers in text by slmc's own library this is part of [prefillMs]. */
     val encodeMs: Double = 0.0,
     val prefillMs: Double = 0.0,
     val decodeMs: Double = 0.0,
-    /** Of the prompt and what all labels begin with, those tokens that were not in memory from the last time. */
+    /**
+     * Of the prompt and what all labels begin with, those tokens that were not in memory from the last time; with
+     * answers in text by slmc's own library all of the prompt's.
+     */
     val prefillTokens: Int = 0,
     val decodeTokens: Int = 0,
     /** Calls of the model after the first. */

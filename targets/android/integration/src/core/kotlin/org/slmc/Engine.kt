@@ -10,6 +10,8 @@ internal interface Engine : Closeable {
     val threads: Int
 
     val fields: List<String>
+
+    /** Empty where the task is answered in text. */
     val labels: List<String>
 
     /** Why the prompt's beginning is read anew, though the bundle brings it; null where it isn't. */
@@ -17,6 +19,9 @@ internal interface Engine : Closeable {
 
     /** The likeliest label for fields in UTF-8, in the order of [fields]. */
     fun answer(texts: Array<ByteArray>): Answer
+
+    /** An answer in text to such fields; [each] is given one piece of it after another, some of them empty. */
+    fun write(texts: Array<ByteArray>, sampling: SlmSampling, each: (String) -> Unit): Written
 
     fun selfCheck(): SlmCheck
 
@@ -33,6 +38,16 @@ internal class Answer(
     val promptIds: IntArray,
     /** Of each label that was come to, by its place. */
     val logprobs: Map<Int, Double>,
+)
+
+internal class Written(
+    val done: Done,
+    /** Without the end token. */
+    val ids: IntArray,
+    /** Of each id, and of the end token where it came. */
+    val logprobs: DoubleArray,
+    val promptIds: IntArray,
+    val timings: Timings,
 )
 
 /** `SLM_CANCELLED` of slm_text.h. */

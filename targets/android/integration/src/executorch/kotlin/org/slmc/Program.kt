@@ -12,7 +12,7 @@ import org.pytorch.executorch.Tensor
  * is inside, and is written over from that position on.
  */
 internal class Program(file: File, threads: Int, facts: JSONObject) : Closeable {
-    private val context = facts.getInt("context")
+    val context = facts.getInt("context")
     private val vocabulary = facts.getInt("vocab_size")
     private val most = if (facts.getBoolean("one_token")) 1 else context
     private val module = Module.load(file.path, Module.LOAD_MODE_MMAP, threads)

@@ -9,7 +9,7 @@ internal val OPTIONAL_FILES = emptyList<String>()
 
 internal fun openEngine(folder: File, threads: Int): Engine = ProgramEngine(folder, threads)
 
-/** ExecuTorch runs the model; the native library has the tokenizer, the prompt and the search. */
+/** ExecuTorch runs the model; the native library has the tokenizer, the prompt, the search and the grammar. */
 internal class ProgramEngine(folder: File, override val threads: Int) : Engine {
     private val facts = JSONObject(File(folder, "model/model.json").readText())
     override val runtime = "executorch"
@@ -19,7 +19,8 @@ internal class ProgramEngine(folder: File, override val threads: Int) : Engine {
     override val refusedPrefix: String? = null
 
     private var task = 0L
-    private var chooser = 0L
+    private var chooser = 0L // of a task with labels
+    private var writer = 0L // of one without
     private val program: Program
 
     @Volatile
@@ -32,7 +33,7 @@ internal class ProgramEngine(folder: File, override val threads: Int) : Engine {
         program = Program(File(folder, "model/model.pte"), threads, facts)
         orClose {
             task = SlmText.openTask(File(folder, "task.slm").path)
-            chooser = SlmText.newChooser(task)
+            if (SlmText.labels(task).isEmpty()) writer = SlmText.newWriter(task) else chooser = SlmText.newChooser(task)
         }
         fields = SlmText.fields(task).asList()
         labels = SlmText.labels(task).asList()
@@ -52,6 +53,18 @@ internal class ProgramEngine(folder: File, override val threads: Int) : Engine {
         return Answer(found.choice, found.probability, found.unexplored, timings, ids, logprobs)
     }
 
+    override fun write(texts: Array<ByteArray>, sampling: SlmSampling, each: (String) -> Unit): Written {
+        val begun = System.nanoTime()
+        val ids = SlmText.beginAnswer(writer, texts, sampling, program.context)
+        val encoded = System.nanoTime()
+        val (logits, read) = read(ids)
+        val prefilled = System.nanoTime()
+        val (done, steps) = writeAll(logits, each)
+        val times = listOf(encoded - begun, prefilled - encoded, System.nanoTime() - prefilled).map { it / 1e6 }
+        val timings = Timings(times[0], times[1], times[2], read, steps, steps)
+        return Written(done, SlmText.answerIds(writer), SlmText.answerLogprobs(writer), ids, timings)
+    }
+
     /** The prompts alone: delegates' numbers differ by CPU and driver, so there are none to hold them against. */
     override fun selfCheck(): SlmCheck = SlmText.checkPrompts(task)
 
@@ -62,6 +75,7 @@ internal class ProgramEngine(folder: File, override val threads: Int) : Engine {
 
     override fun close() {
         SlmText.freeChooser(chooser)
+        SlmText.freeWriter(writer)
         SlmText.closeTask(task)
         program.close()
     }
@@ -89,6 +103,19 @@ internal class ProgramEngine(folder: File, override val threads: Int) : Engine {
             tokens += path.size - shared
             steps++
             held = path
+        }
+    }
+
+    /** Writes tokens until the answer is done: what ended it, and how many of them were read. */
+    private fun writeAll(first: FloatArray, each: (String) -> Unit): Pair<Done, Int> {
+        var logits = first
+        var steps = 0
+        while (true) {
+            val piece = SlmText.write(writer, logits)
+            each(piece.text.decodeToString())
+            if (piece.done != SlmPiece.MORE) return done(piece) to steps
+            logits = step(intArrayOf(piece.id))
+            steps++
         }
     }
 

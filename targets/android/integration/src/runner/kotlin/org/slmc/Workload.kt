@@ -1,9 +1,15 @@
 package org.slmc
 
-/** What is asked, by slmc's runner contract: of its modes, `choose`. */
+/** What is asked, by slmc's runner contract: of its modes, `choose` or `generate`. */
 internal class Workload(val digest: String, val choices: Map<String, List<List<Int>>>, val items: List<Item>)
 
-internal class Item(val id: String, val fields: Map<String, String>, val inputIds: List<Int>, val choices: String)
+internal sealed class Item(val id: String, val fields: Map<String, String>, val inputIds: List<Int>)
+
+internal class ChooseItem(id: String, fields: Map<String, String>, inputIds: List<Int>, val choices: String) :
+    Item(id, fields, inputIds)
+
+internal class GenerateItem(id: String, fields: Map<String, String>, inputIds: List<Int>, val maxTokens: Int) :
+    Item(id, fields, inputIds)
 
 /** A workload that can't be answered here. */
 internal class BadWorkloadException(message: String) : Exception(message)

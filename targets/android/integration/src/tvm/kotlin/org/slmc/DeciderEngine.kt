@@ -46,6 +46,27 @@ internal class DeciderEngine(folder: File, override val threads: Int) : Engine {
         return Answer(found.choice, found.probability, found.unexplored, timings, ids, logprobs)
     }
 
+    override fun write(texts: Array<ByteArray>, sampling: SlmSampling, each: (String) -> Unit): Written {
+        val begun = System.nanoTime()
+        SlmDecider.beginAnswer(decider, texts, sampling)
+        val prefilled = System.nanoTime()
+        var piece: SlmPiece
+        do {
+            piece = SlmDecider.nextPiece(decider)
+            each(piece.text.decodeToString())
+        } while (piece.done == SlmPiece.MORE)
+        val logprobs = SlmDecider.answerLogprobs(decider)
+        val promptIds = SlmDecider.promptIds(decider)
+        val timings = Timings(
+            prefillMs = (prefilled - begun) / 1e6,
+            decodeMs = (System.nanoTime() - prefilled) / 1e6,
+            prefillTokens = promptIds.size,
+            decodeTokens = logprobs.size - 1, // each was taken after one more was read, the first after the prompt
+            decodeSteps = logprobs.size - 1,
+        )
+        return Written(done(piece), SlmDecider.answerIds(decider), logprobs, promptIds, timings)
+    }
+
     override fun selfCheck(): SlmCheck = SlmDecider.selfTest(decider)
 
     override fun cancel() = SlmDecider.cancel(decider)

@@ -1,8 +1,8 @@
 package org.slmc;
 
 /**
- * Text in, decision out: what slm.h tells of decisions. As in {@link Slm}, a decider is a number, for one thread at a
- * time, {@link #cancel} apart, and whatever fails throws {@link SlmException}.
+ * Text in, decision or text out: what slm.h tells of deciders. As in {@link Slm}, a decider is a number, for one
+ * thread at a time, {@link #cancel} apart, and whatever fails throws {@link SlmException}.
  */
 public final class SlmDecider {
   static {
@@ -33,7 +33,7 @@ public final class SlmDecider {
   /** From any thread: the call that is running, or else the next one, throws with status 7. */
   public static native void cancel(long decider);
 
-  /** The prompt's ids of the last {@link #classify}. */
+  /** The prompt's ids of the last {@link #classify} or {@link #beginAnswer}. */
   public static native int[] promptIds(long decider);
 
   /** The log-probability of a label by the last {@link #classify}; NaN where it was not come to. */
@@ -43,6 +43,41 @@ public final class SlmDecider {
   public static SlmCheck selfTest(long decider) {
     return new SlmCheck(test(decider));
   }
+
+  /**
+   * Reads an item's prompt, so that its answer can be written. Where the task has a grammar, such as a JSON Schema's,
+   * the answer is one that it allows. The answer ends with the next call that reads another prompt.
+   *
+   * @param fields UTF-8, in the order of {@link SlmText#fields}
+   * @param sampling null for the likeliest token each time, to the end
+   */
+  public static void beginAnswer(long decider, byte[][] fields, SlmSampling sampling) {
+    SlmSampling s = sampling == null ? SlmSampling.GREEDY : sampling;
+    begin(decider, fields, s.temperature, s.topP, s.topK, s.maxTokens, s.seed, s.stops);
+  }
+
+  /** Writes one more token. After {@link #cancel} the answer can go on; after another failure it can't. */
+  public static SlmPiece nextPiece(long decider) {
+    return new SlmPiece(next(decider));
+  }
+
+  /** The answer's ids so far, without the end token; those of a stop string are among them. */
+  public static native int[] answerIds(long decider);
+
+  /** The log-probability of each, and of the end token where it came: among all tokens. */
+  public static native double[] answerLogprobs(long decider);
+
+  private static native void begin(
+      long decider,
+      byte[][] fields,
+      float temperature,
+      float topP,
+      int topK,
+      int maxTokens,
+      long seed,
+      byte[][] stops);
+
+  private static native byte[] next(long decider);
 
   private static native double[] decide(long decider, byte[][] fields);
 

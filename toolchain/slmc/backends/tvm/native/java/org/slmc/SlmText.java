@@ -3,8 +3,8 @@ package org.slmc;
 import java.nio.charset.StandardCharsets;
 
 /**
- * Text to tokens and back, prompts, and the search for the likeliest label: the functions of slm_text.h, which tells
- * more of each.
+ * Text to tokens and back, prompts, the search for the likeliest label, and answers in text: the functions of
+ * slm_text.h, which tells more of each.
  *
  * <p>As in {@link Slm}, what is opened or made is a number that stays valid until it is closed or freed, and whatever
  * fails throws {@link SlmException}. A task may be shared by threads; all else is for one thread at a time. Text is
@@ -83,6 +83,49 @@ public final class SlmText {
   public static SlmDecision decision(long chooser) {
     return new SlmDecision(decisionOf(chooser));
   }
+
+  /** Makes a writer of answers in text. */
+  public static native long newWriter(long task);
+
+  /** Frees a writer; 0 is allowed. */
+  public static native void freeWriter(long writer);
+
+  /**
+   * Begins an answer, and tells the ids of the item's prompt. The logits after the last are wanted first. Where the
+   * task has a grammar, such as a JSON Schema's, the answer is one that it allows.
+   *
+   * @param sampling null for the likeliest token each time, to the end
+   * @param context how many tokens the runtime can hold
+   */
+  public static int[] beginAnswer(long writer, byte[][] fields, SlmSampling sampling, int context) {
+    SlmSampling s = sampling == null ? SlmSampling.GREEDY : sampling;
+    return beginWriter(
+        writer, fields, context, s.temperature, s.topP, s.topK, s.maxTokens, s.seed, s.stops);
+  }
+
+  /** Takes logits, and writes one more token. While the answer goes on, the logits after its id are wanted next. */
+  public static SlmPiece write(long writer, float[] logits) {
+    return new SlmPiece(giveWriter(writer, logits));
+  }
+
+  /** The answer's ids so far, without the end token; those of a stop string are among them. */
+  public static native int[] answerIds(long writer);
+
+  /** The log-probability of each, and of the end token where it came: among all tokens. */
+  public static native double[] answerLogprobs(long writer);
+
+  private static native int[] beginWriter(
+      long writer,
+      byte[][] fields,
+      int context,
+      float temperature,
+      float topP,
+      int topK,
+      int maxTokens,
+      long seed,
+      byte[][] stops);
+
+  private static native byte[] giveWriter(long writer, float[] logits);
 
   private static native int fieldCount(long task);
 
