@@ -119,8 +119,14 @@ def structs_of_c() -> dict[str, list[str]]:
     return {name: re.findall(fields, body) for name, body in found}
 
 
+def enums_of_c() -> dict[str, list[str]]:
+    """Their constants, in order."""
+    found = re.findall(r"^typedef enum (slm_\w+) \{(.*?)^\} \1;", headers(), re.MULTILINE | re.DOTALL)
+    return {name: re.findall(r"\b(SLM_[A-Z_]+) = \d+", body) for name, body in found}
+
+
 def constants_of_c() -> set[str]:
-    return set(re.findall(r"^\s+(SLM_[A-Z_]+) = \d+", headers(), re.MULTILINE))
+    return {constant for constants in enums_of_c().values() for constant in constants}
 
 
 def calls(path: Path) -> Iterator[tuple[str, list[str], int]]:
@@ -138,10 +144,13 @@ def calls(path: Path) -> Iterator[tuple[str, list[str], int]]:
 def test_the_headers_are_read() -> None:
     assert functions_of_c()["slm_version"] == 0
     assert functions_of_c()["slm_decider_new"] == 5
+    assert functions_of_c()["slm_writer_begin"] == 7
     assert structs_of_c()["slm_text"] == ["bytes", "size"]
+    assert structs_of_c()["slm_sampling"][4:] == ["seed", "stops", "stop_count"]
     assert structs_of_c()["slm_error"] == ["status", "text"]
     assert structs_of_c()["slm_decider_options"] == ["context", "threads", "prefix", "abstain_below"]
-    assert {"SLM_OK", "SLM_CANCELLED", "SLM_BAD_TEXT"} <= constants_of_c()
+    assert enums_of_c().keys() == {"slm_status", "slm_done"}
+    assert {"SLM_OK", "SLM_CANCELLED", "SLM_BAD_TEXT", "SLM_MORE"} <= constants_of_c()
 
 
 @files
@@ -150,13 +159,15 @@ def test_what_is_called_is_in_the_headers(path: Path) -> None:
     for name, labels, count in calls(path):
         if name in structs:
             assert labels in ([], structs[name]), f"{name}: {labels}"
+        elif name in enums_of_c():
+            assert (count, labels) == (1, ["rawValue"]), name
         elif name.startswith("slm_"):
             assert (count, labels) == (functions[name], []), name
 
 
 @files
 def test_what_is_named_is_in_the_headers(path: Path) -> None:
-    known = functions_of_c().keys() | structs_of_c().keys() | constants_of_c() | {"slm_status"}
+    known = functions_of_c().keys() | structs_of_c().keys() | enums_of_c().keys() | constants_of_c()
     named = {text_of(node) for node in nodes(parsed(path), "simple_identifier", "type_identifier")}
     assert {name for name in named if re.match(r"slm_|SLM_", name)} - known == set()
 
@@ -165,9 +176,10 @@ def test_what_is_named_is_in_the_headers(path: Path) -> None:
 def test_what_is_made_is_freed(flavour: str) -> None:
     """A function that frees is handed over, not called: it takes one argument."""
     names = {text_of(node) for path in sources(flavour) for node in nodes(parsed(path), "simple_identifier")}
+    makes = {"native": {"slm_decider_new"}, "coreml": {"slm_chooser_new", "slm_writer_new"}}
     ends = {"slm_task_open": "slm_task_close", "slm_open": "slm_close"}
     made = {name for name in names if name in ends or re.fullmatch(r"slm_\w+_new", name)}
-    assert {"native": "slm_decider_new", "coreml": "slm_chooser_new"}[flavour] in made
+    assert makes[flavour] <= made
     for name in made:
         end = ends.get(name, name.removesuffix("_new") + "_free")
         assert end in names
@@ -200,10 +212,41 @@ def test_flavours_have_the_same_engine(flavour: str) -> None:
         "  let runtime: Runtime\n",
         "  init(_ files: BundleFiles, _ manifest: Manifest, threads: Int) async throws {",
         "  func answer(_ texts: [String]) throws -> Answer {",
+        "  func write(_ texts: [String], _ sampling: Sampling, _ give: (String) -> Void) throws -> Written {",
         "  func cancel() {",
         "  func check() throws {",
     ):
         assert f"\n{line}" in text, line
+
+
+def test_every_way_that_an_answer_ends_is_told() -> None:
+    text = (FOLDER / "Sources" / "Slmc" / "Generation.swift").read_text(encoding="utf-8")
+    told = dict(re.findall(r"case (SLM_[A-Z]+): self = \.(\w+)\n", text))
+    assert told == {name: name.removeprefix("SLM_").lower() for name in enums_of_c()["slm_done"] if name != "SLM_MORE"}
+    assert re.findall(r"^    case (\w+)\n", text, re.MULTILINE) == list(told.values())
+
+
+def test_all_of_a_sampling_is_asked_for() -> None:
+    text = (FOLDER / "Sources" / "Slmc" / "Sampling.swift").read_text(encoding="utf-8")
+    library = (FOLDER / "Sources" / "Slmc" / "Library.swift").read_text(encoding="utf-8")
+    assert set(re.findall(r"public var (\w+):", text)) == set(re.findall(r"\basked\.(\w+)", library))
+
+
+@pytest.mark.parametrize(("flavour", "prefix"), [("native", "slm_answer_"), ("coreml", "slm_writer_")])
+def test_a_flavour_asks_for_text_by_all_that_there_is(flavour: str, prefix: str) -> None:
+    named = {text_of(node) for path in sources(flavour) for node in nodes(parsed(path), "simple_identifier")}
+    answers = {name for name in functions_of_c() if name.startswith(("slm_answer_", "slm_writer_"))}
+    assert named & answers == {name for name in answers if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(("actor", "other"), [("Classifier", "Generator"), ("Generator", "Classifier")])
+def test_a_bundle_of_the_other_kind_names_its_actor(actor: str, other: str) -> None:
+    """Each says whether it wants labels, and one message sends from it to the other."""
+    text = (FOLDER / "Sources" / "Slmc" / f"{actor}.swift").read_text(encoding="utf-8")
+    wants = "true" if actor == "Classifier" else "false"
+    assert re.findall(r"labels: (true|false)", text) == [wants, wants]
+    messages = (FOLDER / "Sources" / "Slmc" / "BundleFiles.swift").read_text(encoding="utf-8")
+    assert f"open it with {other}, not {actor}" in messages
 
 
 # ---- JSON -----------------------------------------------------------------------------------------------------------
@@ -219,11 +262,13 @@ READ: dict[str, type[BaseModel]] = {
     "ReferenceAnswer": golden.ReferenceAnswer,
     "WorkloadHeader": contract.WorkloadHeader,
     "ChooseItem": contract.ChooseItem,
+    "GenerateItem": contract.GenerateItem,
 }
 WRITTEN: dict[str, type[BaseModel]] = {
     "ResultHeader": contract.ResultHeader,
     "Environment": contract.Environment,
     "Chosen": contract.Chosen,
+    "Generated": contract.Generated,
     "Footer": contract.Footer,
 }
 
@@ -308,6 +353,11 @@ def test_lines_as_swift_writes_them_are_read() -> None:
         '"unexplored":0}'
     )
     assert contract.Chosen.model_validate_json(line).choice_logprobs == ((1, -0.5),)
+    line = (
+        '{"id":"a","mode":"generate","prefill_ms":5,"decode_ms":0.25,"prefill_tokens":9,"decode_tokens":1,'
+        '"decode_steps":1,"input_ids":[2],"output_ids":[3],"ended":true,"text":"b","logprobs":[-0.5,0]}'
+    )
+    assert contract.Generated.model_validate_json(line).logprobs == (-0.5, 0)
 
 
 # ---- The package ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ struct CheckRecord {
     let state = found.hasPrefix(place) ? String(found.dropFirst(place.count)) : ""
     guard state != "passed" else { return }
     let tries = Int(state) ?? 0
-    guard tries < 3 else { throw ClassifierError("the self test was begun 3 times, and the process ended each time") }
+    guard tries < 3 else { throw SlmcError("the self test was begun 3 times, and the process ended each time") }
     write("\(tries + 1)")
     do {
       try check()

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Tells which label fits a text, with the model that the app carries.
+/// Tells which label fits a text, with the model that the app carries. `Generator` is for tasks that answer in text.
 ///
 ///     let router = try await Classifier()
 ///     let decision = try await router.classify("wire 200 to my sister")
@@ -8,26 +8,24 @@ import Foundation
 ///
 /// Calls are answered one after another. Cancelling a task stops the model within milliseconds. Keep one while it is in
 /// use, since opening reads files; it closes when the last reference goes.
-public actor Classifier {
+public actor Classifier: Asking {
+  public typealias Options = BundleOptions
+
   nonisolated let opened: Opened
 
-  /// Opens a bundle in the app, where it stays: files are mapped, not copied. `bundle` nil: this package's own.
+  /// Opens a bundle in the app, where it stays: files are mapped, not copied. `bundle` nil: this package's own. Throws
+  /// where its task has no labels.
   ///
   /// Checks the bundle where this device, system and library have not passed its check yet. One that fails throws, or
   /// gives nothing but abstentions, as `options` say.
   public init(bundle: Bundle? = nil, options: Options = Options()) async throws {
-    let found = bundle ?? Bundle.module
-    let files = BundleFiles(folder: found.resourceURL ?? found.bundleURL)
-    opened = try await Opened.open(files, files.manifest(), options)
+    opened = try await Opened.open(bundle, options, labels: true)
   }
 
   /// Opens a bundle's folder that the app has downloaded, and leaves as it is while it is in use. Throws where a file's
   /// digest is not the manifest's, whatever the options: the app still has the bundle before it.
   public init(folder: URL, options: Options = Options()) async throws {
-    let files = BundleFiles(folder: folder)
-    let manifest = try files.manifest()
-    try files.check(manifest, Engine.needed, digests: true)
-    opened = try await Opened.open(files, manifest, options)
+    opened = try await Opened.open(folder, options, labels: true)
   }
 
   public nonisolated var labels: [String] { opened.manifest.labels }
@@ -41,41 +39,19 @@ public actor Classifier {
   /// For a task of one field.
   public func classify(_ text: String) async throws -> Decision {
     guard let engine = opened.engine else { return .notAsked }
-    guard engine.fields.count == 1 else {
-      throw ClassifierError("the task has the fields \(engine.fields): give each of them")
-    }
-    return try await decision(answer(engine, [text]))
+    return try await decision(answer(engine, engine.inOrder(text)))
   }
 
   /// Throws where the fields are not those that `fields` names, and where the model can't answer, such as a text that
   /// is longer than its context.
   public func classify(_ texts: [String: String]) async throws -> Decision {
-    guard opened.engine != nil else { return .notAsked }
-    return try await decision(answer(texts))
+    guard let engine = opened.engine else { return .notAsked }
+    return try await decision(answer(engine, engine.inOrder(texts)))
   }
 
-  /// The same with all that the model told.
-  func answer(_ texts: [String: String]) async throws -> Answer {
-    guard let engine = opened.engine else { throw ClassifierError(opened.failedCheck ?? "") }
-    let inOrder = engine.fields.compactMap { texts[$0] }
-    guard inOrder.count == engine.fields.count, inOrder.count == texts.count else {
-      throw ClassifierError("the fields are \(texts.keys.sorted()), not \(engine.fields)")
-    }
-    return try await answer(engine, inOrder)
-  }
-
-  private func answer(_ engine: Engine, _ texts: [String]) async throws -> Answer {
-    try Task.checkCancellation()
-    return try await withTaskCancellationHandler {
-      // By way of a method of the actor, whose turn lasts until it returns: an engine has no room for two.
-      try ask(engine, texts)
-    } onCancel: {
-      engine.cancel()
-    }
-  }
-
-  private func ask(_ engine: Engine, _ texts: [String]) throws -> Answer {
-    try engine.answer(texts)
+  /// The same with all that the model told; texts are in the engine's order.
+  func answer(_ engine: Engine, _ texts: [String]) async throws -> Answer {
+    try await ask(engine) { try $0.answer(texts) }
   }
 
   private func decision(_ answer: Answer) -> Decision {

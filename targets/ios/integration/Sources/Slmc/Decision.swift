@@ -10,18 +10,6 @@ public struct Decision: Sendable {
 
   /// The probability is below the bundle's threshold, or the bundle failed its check on this device.
   public var abstained: Bool { label == nil }
-
-  /// Where its time went.
-  public struct Timings: Sendable {
-    public internal(set) var encode = Duration.zero
-    public internal(set) var prefill = Duration.zero
-    public internal(set) var decode = Duration.zero
-    /// Of the prompt and what all labels begin with, those tokens that were not in memory from the last time.
-    public internal(set) var prefillTokens = 0
-    public internal(set) var decodeTokens = 0
-    /// Calls of the model after the prefill.
-    public internal(set) var decodeSteps = 0
-  }
 }
 
 /// What an engine found; labels are told by their places.
@@ -34,5 +22,5 @@ struct Answer: Sendable {
   let logProbabilities: [Int: Double]
   /// In the Core ML flavour with what all labels begin with.
   let promptIDs: [Int32]
-  let timings: Decision.Timings
+  let timings: Timings
 }

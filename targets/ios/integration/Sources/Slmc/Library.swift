@@ -3,8 +3,8 @@ import slm
 
 /// Owns what the library made, and keeps alive what that needs.
 ///
-/// Not checked by the compiler: a task or a model is read-only; a decider or a chooser is used by the one actor that
-/// has its engine, but for `slm_decider_cancel`, which may come from any thread.
+/// Not checked by the compiler: a task or a model is read-only; all else is used by the one actor that has its
+/// engine, but for `slm_decider_cancel`, which may come from any thread.
 final class Handle: @unchecked Sendable {
   let pointer: OpaquePointer
   private let needed: [Handle]
@@ -18,7 +18,7 @@ final class Handle: @unchecked Sendable {
     var made: OpaquePointer?
     var error = slm_error()
     let status = make(&made, &error)
-    guard status == SLM_OK, let pointer = made else { throw ClassifierError(text(zeroEnded: error.text)) }
+    guard status == SLM_OK, let pointer = made else { throw SlmcError(text(zeroEnded: error.text)) }
     self.pointer = pointer
     self.needed = needed
     self.free = free
@@ -33,7 +33,7 @@ var libraryVersion: String {
   "\(slm_version() >> 16).\(slm_version() & 0xFFFF)"
 }
 
-/// A task file: tokenizer, prompt and labels. The library compares it with its own digest.
+/// A task file: tokenizer, prompt, and what may be answered. The library compares it with its own digest.
 struct TaskFile {
   let handle: Handle
   let fields: [String]
@@ -59,6 +59,31 @@ func withTexts<Found>(_ texts: [String], _ body: ([slm_text]) throws -> Found) r
     }
     return try body(lent)
   }
+}
+
+/// Lends to the library how an answer is to be written, for the time of a call. It refuses what is out of range; a
+/// count that is too large for its type is as good as the largest.
+func withSampling<Found>(_ asked: Sampling, _ body: (UnsafePointer<slm_sampling>) throws -> Found) rethrows -> Found {
+  try withTexts(asked.stops) { stops in
+    try stops.withUnsafeBufferPointer { lent in
+      let sampling = slm_sampling(
+        temperature: asked.temperature,
+        top_p: asked.topP,
+        top_k: Int32(clamping: asked.topK),
+        max_tokens: Int32(clamping: asked.maxTokens),
+        seed: asked.seed,
+        stops: lent.baseAddress,
+        stop_count: lent.count)
+      return try withUnsafePointer(to: sampling, body)
+    }
+  }
+}
+
+/// Copies an array of the library's, which tells its length.
+func copied<Element>(_ lend: (UnsafeMutablePointer<Int>) -> UnsafePointer<Element>?) -> [Element] {
+  var count = 0
+  let start = lend(&count)
+  return Array(UnsafeBufferPointer(start: start, count: count))
 }
 
 func text(_ found: slm_text) -> String {

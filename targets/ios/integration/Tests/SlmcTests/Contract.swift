@@ -23,6 +23,23 @@ struct ChooseItem: Decodable {
   }
 }
 
+struct GenerateItem: Decodable {
+  let id: String
+  let mode: String
+  let fields: [String: String]?
+  let inputIDs: [Int32]
+  /// Of a mode other than `generate` there is none.
+  let maxTokens: Int?
+  let ignoreEnd: Bool?
+
+  enum CodingKeys: String, CodingKey {
+    case id, mode, fields
+    case inputIDs = "input_ids"
+    case maxTokens = "max_tokens"
+    case ignoreEnd = "ignore_end"
+  }
+}
+
 struct ResultHeader: Encodable {
   let version = 1
   let workload: String
@@ -77,6 +94,33 @@ struct Chosen: Encodable {
     case inputIDs = "input_ids"
     case outputIDs = "output_ids"
     case logProbabilities = "choice_logprobs"
+  }
+}
+
+struct Generated: Encodable {
+  let id: String
+  let prefillMilliseconds: Double
+  let decodeMilliseconds: Double
+  let prefillTokens: Int
+  let decodeTokens: Int
+  let decodeSteps: Int
+  let inputIDs: OrNull<[Int32]>
+  let mode = "generate"
+  let outputIDs: [Int32]
+  let ended: Bool
+  let text: String
+  let logProbabilities: [Double]
+
+  enum CodingKeys: String, CodingKey {
+    case id, mode, ended, text
+    case prefillMilliseconds = "prefill_ms"
+    case decodeMilliseconds = "decode_ms"
+    case prefillTokens = "prefill_tokens"
+    case decodeTokens = "decode_tokens"
+    case decodeSteps = "decode_steps"
+    case inputIDs = "input_ids"
+    case outputIDs = "output_ids"
+    case logProbabilities = "logprobs"
   }
 }
 

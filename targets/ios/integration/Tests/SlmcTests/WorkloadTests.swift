@@ -9,27 +9,30 @@ import XCTest
 /// SLMC_RESULT, or to the temporary folder, and is attached to the test in any case.
 final class WorkloadTests: XCTestCase {
   func testTheBundlePassesItsCheck() async throws {
-    let classifier = try await Classifier()
-    XCTAssertNil(classifier.failedCheck)
+    let asked = try await Asked.open()
+    XCTAssertNil(asked.opened.failedCheck)
   }
 
   func testAnswersAWorkload() async throws {
     guard let file = workloadFile() else { throw XCTSkip("no workload") }
     let lines = try Data(contentsOf: file).split(separator: UInt8(ascii: "\n"))
     let header = try JSONDecoder().decode(WorkloadHeader.self, from: try XCTUnwrap(lines.first))
-    let items = try lines.dropFirst().map { try JSONDecoder().decode(ChooseItem.self, from: $0) }
-
-    var options = Classifier.Options()
-    options.onFailedCheck = .throw
     let clock = ContinuousClock()
     let begun = clock.now
-    let classifier = try await Classifier(options: options)
+    let asked = try await Asked.open()
     let load = clock.now - begun
 
     let writer = try ResultWriter(resultFile())
-    try writer.line(ResultHeader(workload: header.digest, environment: environment(of: classifier)))
-    for item in items {
-      try writer.line(try await answer(item, header, classifier))
+    try writer.line(ResultHeader(workload: header.digest, environment: environment(of: asked.opened)))
+    for line in lines.dropFirst() {
+      switch asked {
+      case .labels(let classifier):
+        let item = try JSONDecoder().decode(ChooseItem.self, from: line)
+        try writer.line(try await choose(item, header, classifier))
+      case .text(let generator):
+        let item = try JSONDecoder().decode(GenerateItem.self, from: line)
+        try writer.line(try await generate(item, generator))
+      }
     }
     try writer.finish(Footer(peakMemoryBytes: peakMemory(), loadMilliseconds: load / Duration.milliseconds(1)))
     let attachment = XCTAttachment(contentsOfFile: writer.file)
@@ -37,9 +40,11 @@ final class WorkloadTests: XCTestCase {
     add(attachment)
   }
 
-  private func answer(_ item: ChooseItem, _ header: WorkloadHeader, _ classifier: Classifier) async throws -> Chosen {
+  private func choose(_ item: ChooseItem, _ header: WorkloadHeader, _ classifier: Classifier) async throws -> Chosen {
     let choices = try XCTUnwrap(item.choices.flatMap { header.choices[$0] }, "\(item.id) has mode \(item.mode)")
-    let answer = try await classifier.answer(try XCTUnwrap(item.fields, "\(item.id) has no fields"))
+    let engine = try classifier.opened.neededEngine()
+    let texts = try engine.inOrder(try XCTUnwrap(item.fields, "\(item.id) has no fields"))
+    let answer = try await classifier.answer(engine, texts)
     let own = answer.promptIDs
     // The Core ML flavour tells with the prompt what all labels begin with.
     let same = own.starts(with: item.inputIDs)
@@ -59,8 +64,31 @@ final class WorkloadTests: XCTestCase {
       unexplored: Double(answer.unexplored))
   }
 
-  private func environment(of classifier: Classifier) throws -> Environment {
-    let runtime = try XCTUnwrap(classifier.opened.engine).runtime
+  /// Greedily, as an app does it; within the schema where the task has one.
+  private func generate(_ item: GenerateItem, _ generator: Generator) async throws -> Generated {
+    let tokens = try XCTUnwrap(item.maxTokens, "\(item.id) has mode \(item.mode)")
+    guard item.ignoreEnd != true else {
+      throw SlmcError("\(item.id) is to be written past its end, to measure speed: an app's answers end")
+    }
+    let engine = try generator.opened.neededEngine()
+    let texts = try engine.inOrder(try XCTUnwrap(item.fields, "\(item.id) has no fields"))
+    let written = try await generator.write(engine, texts, Sampling(maxTokens: tokens))
+    return Generated(
+      id: item.id,
+      prefillMilliseconds: written.timings.prefill / Duration.milliseconds(1),
+      decodeMilliseconds: written.timings.decode / Duration.milliseconds(1),
+      prefillTokens: written.timings.prefillTokens,
+      decodeTokens: written.timings.decodeTokens,
+      decodeSteps: written.timings.decodeSteps,
+      inputIDs: OrNull(value: written.promptIDs == item.inputIDs ? nil : written.promptIDs),
+      outputIDs: written.ids,
+      ended: written.done == .ended,
+      text: written.text,
+      logProbabilities: written.logProbabilities)
+  }
+
+  private func environment(of opened: Opened) throws -> Environment {
+    let runtime = try opened.neededEngine().runtime
     #if targetEnvironment(simulator)
       let simulated = true
     #else
@@ -73,7 +101,7 @@ final class WorkloadTests: XCTestCase {
       version: runtime.version,
       threads: OrNull(value: runtime.threads),
       thermal: thermalState(),
-      artifact: classifier.opened.manifest.digest(below: "model/"),
+      artifact: opened.manifest.digest(below: "model/"),
       precision: runtime.precision,
       activations: OrNull(value: runtime.activations),
       simulated: simulated)
@@ -103,6 +131,28 @@ final class WorkloadTests: XCTestCase {
   private func resultFile() -> URL {
     if let path = ProcessInfo.processInfo.environment["SLMC_RESULT"] { return URL(fileURLWithPath: path) }
     return FileManager.default.temporaryDirectory.appendingPathComponent("result.jsonl")
+  }
+}
+
+/// The package's own bundle, by what its task answers with.
+private enum Asked {
+  case labels(Classifier)
+  case text(Generator)
+
+  static func open() async throws -> Asked {
+    var options = BundleOptions()
+    options.onFailedCheck = .throw
+    guard try BundleFiles(nil).manifest().labels.isEmpty else {
+      return .labels(try await Classifier(options: options))
+    }
+    return .text(try await Generator(options: options))
+  }
+
+  var opened: Opened {
+    switch self {
+    case .labels(let classifier): return classifier.opened
+    case .text(let generator): return generator.opened
+    }
   }
 }
 

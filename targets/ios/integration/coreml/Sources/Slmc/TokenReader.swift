@@ -30,7 +30,7 @@ final class TokenReader {
   /// The next token's logits after some. Reads those that are not held yet: what prompts begin with alike is read once.
   func logits(after ids: [Int32]) throws -> [Float] {
     guard !ids.isEmpty, ids.count <= packaged.context else {
-      throw ClassifierError("\(ids.count) tokens for a model of 1 to \(packaged.context)")
+      throw SlmcError("\(ids.count) tokens for a model of 1 to \(packaged.context)")
     }
     // The last is read in any case: what comes after it is asked for.
     let same = min(zip(held, ids).prefix { $0 == $1 }.count, ids.count - 1)
@@ -65,7 +65,7 @@ final class TokenReader {
     let features = try MLDictionaryFeatureProvider(dictionary: inputs)
     let found = try (ids.count == 1 ? decode : prefill).prediction(from: features, using: state)
     guard let logits = found.featureValue(for: "logits")?.multiArrayValue else {
-      throw ClassifierError("the model gave no logits")
+      throw SlmcError("the model gave no logits")
     }
     return MLShapedArray<Float>(converting: logits).scalars
   }

@@ -62,14 +62,27 @@ final class Engine: @unchecked Sendable {
 
   func answer(_ texts: [String]) throws -> Answer {
     var found = slm_decision()
-    var status = SLM_OK
-    repeat {
-      status = withTexts(texts) { slm_classify(decider.pointer, $0, $0.count, &found) }
-      // A cancellation that came too late for its own call ends the next one, which then begins again.
-    } while status == SLM_CANCELLED && !Task.isCancelled
-    guard status != SLM_CANCELLED else { throw CancellationError() }
-    guard status == SLM_OK else { throw failure() }
+    try run { withTexts(texts) { slm_classify(decider.pointer, $0, $0.count, &found) } }
     return answer(found)
+  }
+
+  /// Gives each piece of the answer as soon as it is certain.
+  func write(_ texts: [String], _ sampling: Sampling, _ give: (String) -> Void) throws -> Written {
+    let clock = ContinuousClock()
+    let begun = clock.now
+    try run {
+      withTexts(texts) { fields in
+        withSampling(sampling) { slm_answer_begin(decider.pointer, fields, fields.count, $0) }
+      }
+    }
+    let prefilled = clock.now
+    let found = try collect(give) {
+      var piece = slm_text()
+      var done: Int32 = 0
+      try run { slm_answer_next(decider.pointer, &piece, &done) }
+      return (text(piece), done)
+    }
+    return written(found.text, found.done, prefill: prefilled - begun, decode: clock.now - prefilled)
   }
 
   /// From any thread.
@@ -81,30 +94,54 @@ final class Engine: @unchecked Sendable {
   func check() throws {
     var check = slm_check()
     guard slm_self_test(decider.pointer, &check) == SLM_OK else { throw failure() }
-    guard check.failed < 0 else { throw ClassifierError("self test: " + text(zeroEnded: check.text)) }
+    guard check.failed < 0 else { throw SlmcError("self test: " + text(zeroEnded: check.text)) }
   }
 
-  private func failure() -> ClassifierError {
-    ClassifierError(String(cString: slm_decider_error_text(decider.pointer)))
+  /// A cancellation that came too late for its own call ends the next one, which is then made again; an answer in text
+  /// goes on from where it was.
+  private func run(_ call: () -> slm_status) throws {
+    var status = SLM_OK
+    repeat {
+      status = call()
+    } while status == SLM_CANCELLED && !Task.isCancelled
+    guard status != SLM_CANCELLED else { throw CancellationError() }
+    guard status == SLM_OK else { throw failure() }
+  }
+
+  private func failure() -> SlmcError {
+    SlmcError(String(cString: slm_decider_error_text(decider.pointer)))
   }
 
   private func answer(_ found: slm_decision) -> Answer {
     let told = labels.indices.map { ($0, slm_choice_logprob(decider.pointer, Int32($0))) }
-    var count = 0
-    let ids = slm_prompt_ids(decider.pointer, &count)
     return Answer(
       choice: Int(found.choice),
       probability: found.probability,
       unexplored: found.unexplored,
       logProbabilities: Dictionary(uniqueKeysWithValues: told.filter { !$0.1.isNaN }),
-      promptIDs: Array(UnsafeBufferPointer(start: ids, count: count)),
-      timings: Decision.Timings(
+      promptIDs: copied { slm_prompt_ids(decider.pointer, $0) },
+      timings: Timings(
         encode: .nanoseconds(found.encode_nanoseconds),
         prefill: .nanoseconds(found.prefill_nanoseconds),
         decode: .nanoseconds(found.decode_nanoseconds),
         prefillTokens: Int(found.prefill_tokens),
         decodeTokens: Int(found.decode_tokens),
         decodeSteps: Int(found.decode_steps)))
+  }
+
+  private func written(_ text: String, _ done: Generation.Done, prefill: Duration, decode: Duration) -> Written {
+    let prompt: [Int32] = copied { slm_prompt_ids(decider.pointer, $0) }
+    let told: [Double] = copied { slm_answer_logprobs(decider.pointer, $0) }
+    // The first is told by the prefill, each other one by a token that was read.
+    let read = told.count - 1
+    return Written(
+      text: text,
+      done: done,
+      promptIDs: prompt,
+      ids: copied { slm_answer_ids(decider.pointer, $0) },
+      logProbabilities: told,
+      timings: Timings(
+        prefill: prefill, decode: decode, prefillTokens: prompt.count, decodeTokens: read, decodeSteps: read))
   }
 }
 

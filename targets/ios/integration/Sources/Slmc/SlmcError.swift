@@ -1,7 +1,7 @@
 import Foundation
 
 /// In English, for a log.
-public struct ClassifierError: LocalizedError, CustomStringConvertible, Sendable {
+public struct SlmcError: LocalizedError, CustomStringConvertible, Sendable {
   public let description: String
   public var errorDescription: String? { description }
 
