@@ -83,15 +83,20 @@ def _watch(
 def _ending(process: subprocess.Popen[bytes], result: Path) -> Failure | None:
     """What was wrong with how a process ended by itself."""
     code = process.returncode
-    if code < 0:
-        name = _signal_name(-code)
+    return ending(max(code, 0), -code if code < 0 else None, result.is_file())
+
+
+def ending(code: int, signal_number: int | None, finished: bool) -> Failure | None:
+    """What was wrong with how a runner ended: its exit code, the signal that ended it, whether it left a result."""
+    if signal_number is not None:
+        name = _signal_name(signal_number)
         if name == "SIGKILL":
             what = "was killed by SIGKILL, as the system does when memory runs out"
             return Failure(cause="out of memory", what=what)
         return Failure(cause="signal", what=f"was killed by {name}")
     if code > 0:
         return Failure(cause="exit code", what=f"ended with exit code {code}")
-    if not result.is_file():
+    if not finished:
         return Failure(cause="no result", what="ended well but left no finished result")
     return None
 

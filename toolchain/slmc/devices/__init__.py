@@ -1,0 +1,1 @@
+"""Where a runner runs: this machine, another over SSH, a phone."""
