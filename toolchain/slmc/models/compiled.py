@@ -45,6 +45,11 @@ class CompiledDecoder(Strict):
     context: Count
     versions: dict[str, str]
 
+    @property
+    def precision(self) -> str:
+        """Of the weights."""
+        return " and ".join(f"int{bits}" for bits in self.bits)
+
 
 def write_compiled(folder: Path, compiled: CompiledDecoder) -> None:
     write_json(compiled, folder / MANIFEST)

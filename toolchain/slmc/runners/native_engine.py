@@ -95,7 +95,7 @@ class NativeEngine:
     @property
     def precision(self) -> str:
         """Of the weights."""
-        return " and ".join(f"int{bits}" for bits in self._compiled.bits)
+        return self._compiled.precision
 
     @property
     def activations(self) -> Activations:

@@ -23,7 +23,7 @@ from slmc.text import NATIVE as TEXT
 NATIVE = Path(__file__).parent / "native"
 SOURCES = (NATIVE, TEXT)
 _JAVA = "jni*.c"
-_FLAGS = (
+FLAGS = (
     *("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-math-errno"),
     "-fno-builtin-bcmp",  # what clang makes of memcmp is not in every libc
     *("-D_DEFAULT_SOURCE", "-D_DARWIN_C_SOURCE", "-g0", "-ffunction-sections", "-fno-sanitize=all"),
@@ -48,7 +48,7 @@ def compile_objects(zig: Zig, triple: str, folder: Path, *, java: bool = False) 
     _run([sys.executable, "-m", "slmc.backends.tvm.codegen", triple, str(folder)], triple, "the kernel compiler")
     sources = [*_c_sources(java or system_of(triple).name == "android"), *sorted(folder.glob("*.s"))]
     objects = [folder / f"{source.name}.o" for source in sources]
-    flags = [*clang_flags(triple), *_FLAGS, f"-DSLM_CODE=0x{_code()}"]
+    flags = [*clang_flags(triple), *FLAGS, f"-DSLM_CODE=0x{_code()}"]
     flags += [f"-I{found}" for found in (folder, *SOURCES)]
     for source, made in zip(sources, objects, strict=True):
         zig(["cc", *flags, "-c", str(source), "-o", str(made)], triple)
