@@ -9,6 +9,7 @@ from slmc import __version__
 from slmc.artifacts import QuantizedCheckpoint
 from slmc.bundle.golden import GOLDEN_ITEMS, GoldenItem, ReferenceAnswer, evenly
 from slmc.bundle.manifest import (
+    NOT_RUN,
     Abstain,
     Answered,
     BuiltWith,
@@ -173,6 +174,12 @@ def _run(report: Report, rung: RungReport) -> RunRecord:
         device=environment.device,
         verdict=worst,
     )
+
+
+def where_run(report: Report) -> str:
+    """The device that the bundle was run on, and its system."""
+    answers = next((rung.answers for rung in report.rungs if rung.name == "device"), None)
+    return NOT_RUN if answers is None else f"{answers.environment.device}, {answers.environment.os}"
 
 
 def confidence(report: Report) -> Confidence | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from slmc import backends, console, rungs
+from slmc import backends, console, on_device, rungs
 from slmc.artifacts import Checkpoint, MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.manifest import Manifest
 from slmc.checkpoint.reader import open_checkpoint
+from slmc.devices.device import Device
 from slmc.plan import Plan
 from slmc.provenance import code_digest
 from slmc.quant import readback
@@ -56,6 +57,22 @@ def compiled_rung(
 def app_rung(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Rung:
     """The weights are those of the compiled rung: nothing is read back."""
     return _rung("app", rungs.APP, lambda: rungs.run_app(store, bundle, manifest, reference))
+
+
+def device_rung(
+    store: Store, bundle: Path, manifest: Manifest, reference: Entry, device: Device | None, folder: Path
+) -> Rung:
+    """The result goes into `folder`: a device is asked anew each time, unlike a rung of the store. None was run without
+    a device.
+    """
+    if device is None:
+        return Rung("device", None)
+    result = folder / "device.jsonl"
+    try:
+        on_device.answer(device, store, bundle, manifest, reference.folder / rungs.WATCHED, result)
+    except RunnerFailed as failed:
+        return Rung("device", failed.failure)
+    return Rung("device", result)
 
 
 def open_base(plan: Plan) -> Checkpoint | None:

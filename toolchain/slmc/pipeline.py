@@ -7,6 +7,7 @@ result under the digest of all that went into it, so a second build only checks.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from slmc.bundle.pack import Content, deliver, pack
 from slmc.checkpoint.lora import merge
 from slmc.checkpoint.reader import open_checkpoint
 from slmc.decisions import make_task
-from slmc.describe import confidence, make_golden, make_manifest, validation
-from slmc.evidence import app_rung, compiled_rung, open_base, quantized_rung, reference_rung
+from slmc.describe import confidence, make_golden, make_manifest, validation, where_run
+from slmc.devices.device import Device
+from slmc.evidence import app_rung, compiled_rung, device_rung, open_base, quantized_rung, reference_rung
 from slmc.guide import make_guide
 from slmc.integration import integration
+from slmc.on_device import check_bundle
 from slmc.plan import Plan
 from slmc.prompt import TOKENIZER_FILE, Codec, compile_prompt
 from slmc.quantization import Chosen, choose
@@ -72,13 +75,19 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     return Built(bundle, read_manifest(bundle), report)
 
 
-def validate(plan: Plan, store: Store, bundle: Path, *, limit: int | None = None) -> Report:
-    """Judge a bundle that was built before; what the store has of the ladder is used."""
+def validate(
+    plan: Plan, store: Store, bundle: Path, *, limit: int | None = None, device: Device | None = None
+) -> Report:
+    """Judge a bundle that was built before, on a device too where one is given; what the store has of the ladder is
+    used.
+    """
     rungs.check_reference()
+    if device is not None:
+        check_bundle(bundle, read_manifest(bundle))
     merged = merge_stage(plan, store)
     codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
     reference = run_reference(plan, store, merged, codec, limit)
-    return prove(choose(plan, store, merged, codec, reference), store, bundle, merged, reference)
+    return prove(choose(plan, store, merged, codec, reference), store, bundle, merged, reference, device)
 
 
 def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
@@ -118,8 +127,28 @@ def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Cod
         return told(rungs.run_reference(plan, store, merged, codec, limit))
 
 
-def prove(chosen: Chosen, store: Store, bundle: Path, merged: MergedCheckpoint, reference: Entry) -> Report:
+def prove(
+    chosen: Chosen,
+    store: Store,
+    bundle: Path,
+    merged: MergedCheckpoint,
+    reference: Entry,
+    device: Device | None = None,
+) -> Report:
     """Climb the rest of the ladder, judge it, and leave results and report beside the bundle."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _prove(chosen, store, bundle, merged, reference, device, Path(folder))
+
+
+def _prove(
+    chosen: Chosen,
+    store: Store,
+    bundle: Path,
+    merged: MergedCheckpoint,
+    reference: Entry,
+    device: Device | None,
+    folder: Path,
+) -> Report:
     plan, quantized, manifest = chosen.plan, chosen.quantized, read_manifest(bundle)
     base = open_base(plan)
     ladder = [
@@ -127,7 +156,7 @@ def prove(chosen: Chosen, store: Store, bundle: Path, merged: MergedCheckpoint, 
         quantized_rung(plan, store, merged, quantized, reference),
         compiled_rung(store, bundle, manifest, quantized, reference),
         app_rung(store, bundle, manifest, reference),
-        Rung("device", None),
+        device_rung(store, bundle, manifest, reference, device, folder),
     ]
     models: dict[RungName, MergedCheckpoint | QuantizedCheckpoint] = {"reference": merged, "quantized": quantized}
     in_torch = {rung.name: models[rung.name] for rung in ladder[:2] if isinstance(rung.outcome, Path)}
@@ -139,7 +168,7 @@ def prove(chosen: Chosen, store: Store, bundle: Path, merged: MergedCheckpoint, 
         calibration=beside.run_calibration(plan, store, in_torch, reference),
         steps=chosen.steps,
     )
-    judged = {"validation": validation(report), "confidence": confidence(report)}
+    judged = {"validation": validation(report), "confidence": confidence(report), "device": where_run(report)}
     write_manifest(manifest.model_copy(update=judged), bundle)
     write_proof(proof_folder(bundle), reference, ladder, report)
     return report

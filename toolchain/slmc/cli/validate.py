@@ -18,6 +18,7 @@ from slmc.cli.common import (
     store_option,
 )
 from slmc.console import out
+from slmc.devices.opening import FORMS, open_device
 from slmc.pipeline import proof_folder, validate
 from slmc.validate.table import print_report
 
@@ -26,15 +27,28 @@ from slmc.validate.table import print_report
 @bundle_argument
 @recipe_option
 @limit_option
+@click.option("--device", metavar="DEVICE", help=f"Run it there too: {FORMS}.")
 @store_option
 @as_json
-def command(bundle: Path, recipe: Path | None, limit: int | None, store_folder: Path | None, as_json: bool) -> None:
+def command(
+    bundle: Path,
+    recipe: Path | None,
+    limit: int | None,
+    device: str | None,
+    store_folder: Path | None,
+    as_json: bool,
+) -> None:
     """Climb the ladder from the reference to BUNDLE, judge it, and end with the verdict's exit code.
 
     The reference and the quantized rung come from the store where they are there.
     """
     manifest = verify(bundle)
-    report = validate(find_plan(manifest, recipe), open_store(store_folder), bundle, limit=limit)
+    opened = None if device is None else open_device(device)
+    try:
+        report = validate(find_plan(manifest, recipe), open_store(store_folder), bundle, limit=limit, device=opened)
+    finally:
+        if opened is not None:
+            opened.clear()
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:

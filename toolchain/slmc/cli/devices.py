@@ -1,0 +1,125 @@
+"""`slmc devices`: what is attached or named, its state, and whether bundles can be run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import click
+
+from slmc.cli.common import as_json, print_json
+from slmc.console import out, table
+from slmc.devices.adb import attached
+from slmc.devices.device import Facts, State
+from slmc.devices.opening import adb_server, open_device
+from slmc.devices.transport import LostConnection
+from slmc.errors import DeviceError, InputError, SlmcError
+from slmc.on_device import triple_of
+
+
+@dataclass(frozen=True)
+class Seen:
+    device: str
+    facts: Facts | None
+    state: State | None
+    runs: str | None
+    """The triple of the runner that it is sent; None where there is none for it."""
+    problem: str
+    todo: str
+
+
+@click.command("devices")
+@click.argument("devices", nargs=-1, metavar="[DEVICE]...")
+@as_json
+def command(devices: Sequence[str], as_json: bool) -> None:
+    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT] or adb:SERIAL.
+
+    Without any: this machine, and every phone that the adb server knows. Ends with exit code 22 where a named one can't
+    be used.
+    """
+    seen = [_look(name) for name in devices] if devices else [_look("local"), *_phones()]
+    if as_json:
+        print_json([_plain(one) for one in seen])
+    else:
+        _show(seen)
+    broken = [one for one in seen if one.problem]
+    if devices and broken:
+        raise DeviceError(f"{len(broken)} of {len(seen)} devices can't be used", where=broken[0].device)
+
+
+def _look(name: str) -> Seen:
+    device = open_device(name, patience_s=0)
+    try:
+        facts, state = device.probe(), device.state()
+    except SlmcError as error:
+        return Seen(name, None, None, None, error.what, error.todo or "")
+    finally:
+        device.close()
+    try:
+        return Seen(name, facts, state, triple_of(facts), "", "")
+    except InputError as error:
+        return Seen(name, facts, state, None, error.what, f"expected: {error.expected}")
+
+
+def _phones() -> list[Seen]:
+    """None where no adb server runs: then there is nothing to say of phones."""
+    try:
+        known = attached(adb_server())
+    except LostConnection:
+        return []
+    return [
+        _look(f"adb:{phone.serial}")
+        if phone.todo is None
+        else Seen(f"adb:{phone.serial}", None, None, None, phone.state, phone.todo)
+        for phone in known
+    ]
+
+
+def _plain(one: Seen) -> dict[str, object]:
+    told = {
+        name: None if found is None else found.model_dump()
+        for name, found in (("facts", one.facts), ("state", one.state))
+    }
+    return asdict(one) | told
+
+
+def _show(seen: Sequence[Seen]) -> None:
+    columns = ("device", "model", "system", "cores", "memory", "free", "load", "heat", "battery", "runs")
+    rows = table(*columns)
+    for one in seen:
+        if one.facts is None or one.state is None:
+            rows.add_row(one.device, f"[red]{one.problem}[/]", one.todo)
+            continue
+        facts, state = one.facts, one.state
+        rows.add_row(
+            one.device,
+            facts.model,
+            facts.os,
+            str(facts.cores),
+            _gigabytes(facts.memory_bytes),
+            _gigabytes(state.free_bytes),
+            "-" if state.load is None else f"{state.load:.2f}",
+            _heat(state),
+            _battery(state),
+            one.runs or f"[red]{one.problem}[/]",
+        )
+    out.print(rows)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _heat(state: State) -> str:
+    told = ([] if state.temperature is None else [f"{state.temperature:.0f} °C"]) + (
+        [state.thermal] if state.thermal else []
+    )
+    if state.clock is not None and state.clock < 1:
+        told.append(f"clock at {state.clock:.0%}")
+    return ", ".join(told) or "-"
+
+
+def _battery(state: State) -> str:
+    if state.battery is None:
+        return "-"
+    return f"{state.battery:.0%}" + (", charging" if state.charging else "")
