@@ -11,6 +11,7 @@
     ├── RunnerError               16  a runner that died, hung or answered nonsense
     ├── StoreError                17  the store: damage, no space, no permission
     ├── MissingToolError          18  an optional package or program is not installed
+    ├── HistoryError              19  the nights' database: damage, another's, another night of that name
     ├── DeviceError               22  a device that can't be reached, or is not fit to be measured
     └── GateError                     raised after the report is written
         ├── GateFailed            20  the recipe's promise is broken
@@ -88,6 +89,10 @@ class StoreError(SlmcError):
 
 class MissingToolError(SlmcError):
     exit_code = 18
+
+
+class HistoryError(SlmcError):
+    exit_code = 19
 
 
 class DeviceError(SlmcError):

@@ -1,0 +1,153 @@
+"""Nights made up: one by hand, and any by hypothesis."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import numpy as np
+from hypothesis import strategies as st
+
+from slmc.farm.record import Accuracy, Circumstances, Night, Outcome, Run, Series, Speed
+from slmc.farm.tracks import Evening, Past, Point, Track
+from slmc.names import BackendName, TargetName
+
+BEGAN = datetime(2026, 1, 1, 22, tzinfo=UTC)
+WHERE = Circumstances(
+    recipe="recipe-1",
+    toolchain="0.1.0 code-1",
+    bundle="bundle-1",
+    control="control-1",
+    model="Phone 9",
+    os="17.1",
+    runtime="tvm neon",
+)
+
+
+def series(recipe: str = "router", device: str = "shelf-1") -> Series:
+    return Series(recipe=recipe, target="android", backend="tvm", device=device)
+
+
+def accuracy(right: Sequence[bool], asked: str = "items-1") -> Accuracy:
+    bits = np.array(right, np.bool_)
+    packed = base64.b64encode(np.packbits(bits).tobytes()).decode()
+    return Accuracy(items=len(bits), right=int(bits.sum()), asked=asked, answered=packed)
+
+
+def speed(ratio: float = 1.0, variation: float = 0.01, verdict: str = "measured") -> Speed:
+    return Speed.model_validate(
+        {
+            "verdict": verdict,
+            "ratio": ratio,
+            "variation": variation,
+            "rounds": 11,
+            "decision_ms_p50": 2.0,
+            "decision_ms_p95": 3.5,
+            "first_token_ms": 1.5,
+            "prefill_tokens_per_s": 4000.0,
+            "decode_tokens_per_s": None,
+            "sustained": None,
+            "load_ms": 12.0,
+            "energy_mj": None,
+        }
+    )
+
+
+def run(
+    its: Series,
+    right: Sequence[bool] = (True, False, True),
+    ratio: float = 1.0,
+    where: Circumstances = WHERE,
+) -> Run:
+    return Run(
+        series=its,
+        circumstances=where,
+        outcome="pass",
+        reason="",
+        accuracy=accuracy(right),
+        speed=speed(ratio),
+        peak_memory_bytes=30_000_000,
+        memory_limit_bytes=None,
+    )
+
+
+def night(number: int, *runs: Run) -> Night:
+    started = BEGAN + timedelta(days=number)
+    return Night(id=f"night-{number}", started=started, finished=started + timedelta(hours=3), runs=runs)
+
+
+def past_of(nights: Sequence[Night]) -> Past:
+    """Of nights with one run each, all of one series."""
+    known = list(dict.fromkeys(one.runs[0].circumstances for one in nights))
+    points = [_point(index, one.runs[0], known.index(one.runs[0].circumstances)) for index, one in enumerate(nights)]
+    evenings = [Evening(one.id, one.started, one.finished, 1) for one in nights]
+    return Past(evenings, [one for one in known if one], [Track(nights[0].runs[0].series, points)])
+
+
+def _point(evening: int, its: Run, where: int) -> Point:
+    answers, measured = its.accuracy, its.speed
+    return Point(
+        evening=evening,
+        circumstances=where,
+        outcome=its.outcome,
+        reason=its.reason,
+        items=answers and answers.items,
+        right=answers and answers.right,
+        asked=answers and answers.asked,
+        answered=answers and np.packbits(answers.bits()).tobytes(),
+        verdict=measured and measured.verdict,
+        ratio=measured and measured.ratio,
+        variation=measured and measured.variation,
+        rounds=measured and measured.rounds,
+        decision_ms_p50=measured and measured.decision_ms_p50,
+        load_ms=measured and measured.load_ms,
+        peak_memory_bytes=its.peak_memory_bytes,
+    )
+
+
+_words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+_positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+_counts = st.none() | st.integers(0, 2**63 - 1)
+_moments = st.datetimes(
+    datetime(1970, 1, 2), datetime(9998, 1, 1), timezones=st.timezones() | st.just(UTC), allow_imaginary=False
+)
+_circumstances = st.builds(
+    Circumstances,
+    **dict.fromkeys(("recipe", "toolchain", "bundle", "model", "os", "runtime"), _words),
+    control=st.none() | _words,
+)
+_speeds = st.builds(
+    Speed,
+    verdict=st.sampled_from(["measured", "unclear"]),
+    variation=st.floats(min_value=0, allow_infinity=False),
+    rounds=st.integers(1, 2**31 - 1),
+    **dict.fromkeys(("ratio", "decision_ms_p50", "decision_ms_p95", "first_token_ms", "load_ms"), _positive),
+    **dict.fromkeys(("prefill_tokens_per_s", "decode_tokens_per_s", "sustained", "energy_mj"), st.none() | _positive),
+)
+_series = st.builds(
+    Series,
+    recipe=_words,
+    target=st.sampled_from(get_args(TargetName)),
+    backend=st.sampled_from(get_args(BackendName)),
+    device=_words,
+)
+_runs = st.builds(
+    Run,
+    series=_series,
+    circumstances=st.none() | _circumstances,
+    outcome=st.sampled_from(get_args(Outcome)),
+    reason=_words,
+    accuracy=st.none() | st.builds(accuracy, st.lists(st.booleans(), min_size=1, max_size=40), _words),
+    speed=st.none() | _speeds,
+    peak_memory_bytes=_counts,
+    memory_limit_bytes=_counts,
+)
+any_night = st.builds(
+    Night,
+    id=st.from_regex(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}", fullmatch=True),
+    started=_moments,
+    finished=_moments,
+    runs=st.lists(_runs, max_size=4, unique_by=lambda one: one.series).map(tuple),
+)

@@ -1,0 +1,1 @@
+"""Night after night on real devices: what was measured, what changed, and who is told."""

@@ -1,0 +1,134 @@
+"""What one night says of one bundle on one device: what history keeps and reports show."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AwareDatetime, Field, model_validator
+
+from slmc.names import BackendName, TargetName
+from slmc.strict import Strict
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""As large as a database holds."""
+Words = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""PostgreSQL has no text with a zero byte."""
+Outcome = Literal["pass", "fail", "unclear", "not run"]
+
+
+class Series(Strict):
+    """What is followed from night to night; all else about it may change."""
+
+    recipe: Words
+    target: TargetName
+    backend: BackendName
+    device: Words
+    """As the farm file calls it."""
+
+    def __str__(self) -> str:
+        return f"{self.recipe} for {self.target} with {self.backend} on {self.device}"
+
+
+class Circumstances(Strict):
+    """What a night's measurement hung on, each a version or a digest: where one changes, so may the measurement."""
+
+    recipe: Words
+    """Digest of the recipe with its data and weights."""
+    toolchain: Words
+    """slmc's version and the digest of its code."""
+    bundle: Words
+    control: Words | None
+    """Digest of the frozen bundle that speed is held against; None where no speed was asked for."""
+    model: Words
+    """Of the device."""
+    os: Words
+    runtime: Words
+    """With its version and kernels or delegate."""
+
+
+class Accuracy(Strict):
+    """Of the task's items."""
+
+    items: Annotated[int, Field(gt=0, lt=1 << 31)]
+    right: Count
+    asked: Words
+    """Digest of the workload: nights that asked the same can be compared item by item."""
+    answered: str
+    """A bit an item in the workload's order, 1 where it was answered right: base64 of numpy.packbits."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Accuracy:
+        bits = self.bits()
+        if base64.b64encode(np.packbits(bits).tobytes()).decode() != self.answered:
+            raise ValueError("bits behind the last item's, or base64 that says the same in another way")
+        if int(bits.sum()) != self.right:
+            raise ValueError(f"{self.right} right, but {int(bits.sum())} bits that say so")
+        return self
+
+    def bits(self) -> npt.NDArray[np.bool_]:
+        """[items]: which were answered right. Raises ValueError where there are not so many."""
+        packed = np.frombuffer(base64.b64decode(self.answered, validate=True), np.uint8)
+        if len(packed) != -(-self.items // 8):
+            raise ValueError(f"{len(packed)} bytes are not the bits of {self.items} items")
+        return np.unpackbits(packed, count=self.items).astype(np.bool_)
+
+
+class Speed(Strict):
+    """Of decisions, the bundle and its control in turn on the same device."""
+
+    verdict: Literal["measured", "unclear"]
+    """Unclear: the rounds varied by more than the limit, or the device was too hot."""
+    ratio: Positive
+    """Median over rounds of the bundle's time to the control's: below 1 is faster."""
+    variation: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Of the rounds' ratios: standard deviation over mean."""
+    rounds: Annotated[int, Field(gt=0, lt=1 << 31)]
+    decision_ms_p50: Positive
+    decision_ms_p95: Positive
+    first_token_ms: Positive
+    prefill_tokens_per_s: Positive | None
+    decode_tokens_per_s: Positive | None
+    sustained: Positive | None
+    """Speed of the last minute of ten over that of the first; None where it was not asked for."""
+    load_ms: Positive
+    """The first load's."""
+    energy_mj: Positive | None
+    """Of a decision, where the battery tells."""
+
+
+class Run(Strict):
+    """One bundle on one device in one night."""
+
+    series: Series
+    circumstances: Circumstances | None
+    """None where the night did not come so far as to know them."""
+    outcome: Outcome
+    """Of the gate between the device and the reference; not run where there is no result."""
+    reason: Words
+    """Why it is not a pass, in a sentence; empty where it is."""
+    accuracy: Accuracy | None
+    speed: Speed | None
+    peak_memory_bytes: Count | None
+    memory_limit_bytes: Count | None
+    """Of the device's class."""
+
+
+class Night(Strict):
+    """One run of the farm."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$")]
+    started: AwareDatetime
+    finished: AwareDatetime
+    runs: tuple[Run, ...]
+
+    @model_validator(mode="after")
+    def _once(self) -> Night:
+        seen = [run.series for run in self.runs]
+        if len(set(seen)) != len(seen):
+            raise ValueError("a series twice in one night")
+        return self
