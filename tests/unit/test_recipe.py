@@ -25,7 +25,7 @@ def test_reads_a_recipe_and_its_items(recipe_folder: Path) -> None:
 
 
 def test_every_shipped_recipe_loads() -> None:
-    recipes = sorted((targets_folder().parent / "recipes").iterdir())
+    recipes = sorted(path for path in (targets_folder().parent / "recipes").iterdir() if path.is_dir())
     assert recipes
     for folder in recipes:
         loaded = load_recipe(folder)

@@ -19,10 +19,12 @@ VERBS = {
     "bench": "Measure a bundle's prefill and decode speed.",
     "inspect": "Show the tensors, bits and sizes of a bundle or quantized checkpoint.",
     "verify": "Check every file and golden prompt of a bundle.",
+    "nightly": "Build a farm's recipes, ask them on its devices, and add the night to the history.",
+    "history": "Show what the nights on devices measured, and what changed when.",
     "devices": "List the devices that are attached or named, and the state that they are in.",
     "targets": "List the targets and their backends.",
     "doctor": "Say what this machine can build and run, and what is missing.",
-    "schema": "Print the JSON Schema of a recipe, target, manifest or report.",
+    "schema": "Print the JSON Schema of a recipe, target, manifest, report, farm or night.",
 }
 
 

@@ -6,12 +6,21 @@ import click
 
 from slmc.bundle.manifest import Manifest
 from slmc.cli.common import print_json
+from slmc.farm.farm_file import Farm
+from slmc.farm.record import Night
 from slmc.recipe import Recipe
 from slmc.strict import Strict
 from slmc.target import Target
 from slmc.validate.report import Report
 
-KINDS: dict[str, type[Strict]] = {"recipe": Recipe, "target": Target, "manifest": Manifest, "report": Report}
+KINDS: dict[str, type[Strict]] = {
+    "recipe": Recipe,
+    "target": Target,
+    "manifest": Manifest,
+    "report": Report,
+    "farm": Farm,
+    "night": Night,
+}
 
 
 @click.command("schema")

@@ -1,0 +1,139 @@
+"""A night of a small farm: the demo on this machine, and on a phone that is not there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from slmc.bundle.manifest import read_manifest
+from slmc.cli import history as history_verb
+from slmc.devices.device import Device
+from slmc.devices.local import LocalTransport
+from slmc.devices.posix import PosixDevice
+from slmc.devices.transport import LostConnection
+from slmc.errors import InputError
+from slmc.farm.farm_file import load_farm
+from slmc.farm.history import open_history
+from slmc.farm.nightly import Order, run_night
+from slmc.farm.record import Night
+from slmc.pipeline import proof_folder
+from slmc.runners.contract import Chosen
+from slmc.runners.files import read_result, read_workload
+
+from .conftest import DEMO, LIMIT, Demo
+
+pytestmark = pytest.mark.build
+
+FARM = """
+devices:
+  here: {{at: local, target: host}}
+  gone: {{at: "adb:nothing", target: host}}
+recipes: [{recipe}]
+controls: {{host: {control}}}
+speed: {{rounds: 3, items: 20, most_variation: 10}}
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    order: Order
+    night: Night
+    asked: list[str]
+    """Devices that were opened."""
+
+
+@pytest.fixture(scope="module")
+def case(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder, asked = tmp_path_factory.mktemp("farm"), []
+    text = FARM.format(recipe=json.dumps(str(DEMO)), control=json.dumps(str(demo.built.bundle)))
+    (folder / "farm.yaml").write_text(text)
+
+    def open_device(name: str, at: str) -> Device:
+        asked.append(name)
+        if at != "local":
+            raise LostConnection("no adb server", where=at)
+        return PosixDevice(name, LocalTransport(), str(folder / "device"))
+
+    farm = load_farm(folder / "farm.yaml")
+    order = Order("night-1", farm, folder, folder / "farm", demo.store, open_device, limit=LIMIT)
+    return Case(order, run_night(order), asked)
+
+
+def test_a_night_measures_what_it_can_and_tells_what_it_could_not(case: Case, demo: Demo) -> None:
+    here, gone = case.night.runs
+    assert here.series.model_dump() == {
+        "recipe": "intent-router",
+        "target": "host",
+        "backend": "tvm",
+        "device": "here",
+    }
+    assert (here.outcome, here.reason) == ("pass", "")
+    assert here.accuracy is not None
+    assert here.accuracy.items == LIMIT
+    assert here.circumstances is not None
+    assert here.circumstances.bundle == here.circumstances.control == read_manifest(demo.built.bundle).digest
+    assert here.peak_memory_bytes is not None
+    assert here.memory_limit_bytes is None
+    assert (gone.outcome, gone.circumstances, gone.accuracy, gone.speed) == ("not run", None, None, None)
+    assert "no adb server" in gone.reason
+
+
+def test_its_answers_are_the_apps(case: Case, demo: Demo) -> None:
+    proof = proof_folder(demo.built.bundle)
+    workload = read_workload(proof / "workload.jsonl")
+    app = read_result(proof / "app.jsonl", workload)
+    labels = read_manifest(demo.built.bundle).labels
+    expected = {example.id: example.answer for example in demo.plan.recipe.examples("data/eval.jsonl")}
+    chosen = [(name.removeprefix("task/"), one) for name, one in app.answers.items() if isinstance(one, Chosen)]
+    right = [labels[answer.choice] == expected[name] for name, answer in chosen]
+    accuracy = case.night.runs[0].accuracy
+    assert accuracy is not None
+    assert accuracy.bits().tolist() == right
+
+
+def test_a_bundle_against_itself_is_as_fast(case: Case) -> None:
+    speed = case.night.runs[0].speed
+    assert speed is not None
+    assert (speed.verdict, speed.rounds) == ("measured", 3)
+    assert 0.2 < speed.ratio < 5
+    assert 0 < speed.decision_ms_p50 <= speed.decision_ms_p95
+
+
+def test_a_night_that_was_stopped_goes_on(case: Case) -> None:
+    """What is done is not done again; what is missing is."""
+    place = case.order.folder / "nights" / "night-1"
+    (place / "intent-router@gone.json").unlink()
+    before = list(case.asked)
+    again = run_night(case.order)
+    assert case.asked == [*before, "gone"]
+    assert again.runs == case.night.runs
+    assert again.started == case.night.started
+
+
+def test_only_some_of_it(case: Case) -> None:
+    night = run_night(replace(case.order, id="night-2"), ["gone"])
+    assert [run.series.device for run in night.runs] == ["gone"]
+    with pytest.raises(InputError, match="no device or recipe 'gon'") as error:
+        run_night(replace(case.order, id="night-3"), ["gon"])
+    assert error.value.todo == "did you mean 'gone'?"
+
+
+def test_a_recipe_that_cant_be_built_is_told_for_each_device(case: Case, tmp_path: Path) -> None:
+    farm = case.order.farm.model_copy(update={"controls": {"host": str(tmp_path)}})
+    night = run_night(replace(case.order, id="night-4", farm=farm))
+    assert [run.outcome for run in night.runs] == ["not run", "not run"]
+    assert all("no manifest.json" in run.reason for run in night.runs)
+
+
+def test_the_history_shows_the_night(case: Case, tmp_path: Path) -> None:
+    database = tmp_path / "history.sqlite"
+    history = open_history(database)
+    assert history.add(case.night)
+    assert not history.add(case.night)
+    shown = CliRunner().invoke(history_verb.command, ["--db", str(database)], catch_exceptions=False)
+    assert shown.exit_code == 0
+    assert history.night("night-1") == case.night

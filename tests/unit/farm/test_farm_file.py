@@ -1,0 +1,58 @@
+"""farm.yaml: what is read of it, and what is refused by its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slmc.errors import RecipeError
+from slmc.farm.farm_file import load_farm
+from slmc.target import targets_folder
+
+WHOLE = """
+devices:
+  here: {at: local, target: host}
+  pixel8: {at: "adb:39V4C19114019806", target: android, device_class: 8 GB}
+recipes: [recipes/intent-router]
+controls: {android: controls/intent-router-1.0.0-android-tvm}
+speed: {rounds: 5}
+"""
+
+
+def load(folder: Path, text: str) -> None:
+    (folder / "farm.yaml").write_text(text)
+    farm = load_farm(folder / "farm.yaml")
+    assert farm.devices["pixel8"].device_class == "8 GB"
+    assert farm.devices["here"].device_class is None
+    assert (farm.speed.rounds, farm.speed.items) == (5, 100)
+
+
+def test_a_farm_is_read(tmp_path: Path) -> None:
+    load(tmp_path, WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ("target: host", "target: hots", "devices.here.target"),
+        ("at: local", "address: local", "devices.here"),
+        ("rounds: 5", "rounds: 2", "speed.rounds"),
+        ("here:", "'a b':", "devices"),
+        ('"adb:39V4C19114019806"', "local", "two devices"),
+        ("[recipes/intent-router]", "[]", "recipes"),
+        ("[recipes/intent-router]", "[a/router, b/router]", "one name"),
+        ("devices:", "devices: [", "can't be read"),
+        ("speed:", "sped:", "sped"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, was: str, now: str, told: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load(tmp_path, WHOLE.replace(was, now))
+    assert told in str(error.value)
+
+
+def test_the_farm_that_ships_is_one() -> None:
+    farm = load_farm(targets_folder().parent / "recipes" / "farm.yaml")
+    assert farm.devices["this-machine"].at == "local"
+    assert all((targets_folder().parent / "recipes" / name).is_dir() for name in farm.recipes)

@@ -1,0 +1,87 @@
+"""`slmc nightly`: build a farm's recipes, ask them on its devices, and add the night to the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from slmc.cli.common import as_json, limit_option, open_store, store_option
+from slmc.cli.history import FILE, database_option
+from slmc.console import out, table
+from slmc.devices.opening import open_device
+from slmc.errors import GateFailed
+from slmc.farm.farm_file import load_farm
+from slmc.farm.history import open_history
+from slmc.farm.nightly import Order, run_night
+from slmc.farm.record import Night
+
+COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not run": "red"}
+
+
+@click.command("nightly")
+@click.argument("farm", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--only", multiple=True, metavar="NAME", help="Only this device or recipe; may be given again.")
+@click.option("--id", "name", help="Of the night; one that was stopped goes on. [default: today's date, UTC]")
+@limit_option
+@database_option
+@store_option
+@as_json
+def command(
+    farm: Path,
+    only: Sequence[str],
+    name: str | None,
+    limit: int | None,
+    where: str | None,
+    store_folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the night that FARM describes. Stopped, the same command goes on from there.
+
+    Ends with exit code 20 where a device broke a recipe's promise, or could not be asked.
+    """
+    store = open_store(store_folder)
+    history = open_history(where or store.root / FILE)
+    order = Order(
+        id=name or f"{datetime.now(UTC):%Y-%m-%d}",
+        farm=load_farm(farm),
+        base=farm.parent,
+        folder=store.root / "farm",
+        store=store,
+        open_device=lambda name, at: open_device(at, name=name),
+        limit=limit,
+    )
+    night = run_night(order, only)
+    history.add(night)
+    if as_json:
+        click.echo(night.model_dump_json(indent=1))
+    else:
+        _show(night)
+    bad = [run for run in night.runs if run.outcome in ("fail", "not run")]
+    if bad:
+        raise GateFailed(
+            f"{len(bad)} of {len(night.runs)} runs failed or were not made",
+            where=f"{bad[0].series.recipe} on {bad[0].series.device}",
+            expected=bad[0].reason,
+        )
+
+
+def _show(night: Night) -> None:
+    rows = table("recipe", "device", "system", "outcome", "right", "ms p50", "of control", "memory", "")
+    for run in night.runs:
+        accuracy, speed = run.accuracy, run.speed
+        rows.add_row(
+            run.series.recipe,
+            run.series.device,
+            "" if run.circumstances is None else run.circumstances.os,
+            f"[{COLOURS[run.outcome]}]{run.outcome}[/]",
+            "–" if accuracy is None else f"{accuracy.right / accuracy.items:.2%}",
+            "–" if speed is None else f"{speed.decision_ms_p50:.2f}",
+            "–" if speed is None else f"{speed.ratio:.3f}" + ("" if speed.verdict == "measured" else ", can't tell"),
+            "–" if run.peak_memory_bytes is None else f"{run.peak_memory_bytes / 1e6:.0f} MB",
+            escape(run.reason),
+        )
+    out.print(rows)

@@ -1,0 +1,73 @@
+"""farm.yaml: which recipes are built and asked on which devices every night."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, field_validator
+
+from slmc.errors import RecipeError
+from slmc.names import TargetName
+from slmc.strict import Strict, parse
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Shelf(Strict):
+    """A device of the farm."""
+
+    at: str = Field(description="local, ssh:[USER@]HOST[:PORT] or adb:SERIAL")
+    target: TargetName = Field(description="whose bundles it is asked")
+    device_class: str | None = Field(
+        default=None, description="of the target's, whose limit of memory it is held against; by default none"
+    )
+
+
+class SpeedPlan(Strict):
+    """How the speed of decisions is measured: the bundle and its control in turn, in processes of their own."""
+
+    rounds: Annotated[int, Field(ge=3)] = Field(default=7, description="after one that is left out")
+    items: Annotated[int, Field(gt=0)] = Field(default=100, description="of the task's, each round")
+    most_variation: Annotated[float, Field(gt=0)] = Field(
+        default=0.05, description="of the rounds' ratios, standard deviation over mean: above it the verdict is unclear"
+    )
+    cool_down_s: Seconds = Field(default=300, description="that a hot device is waited for, in all")
+
+
+class Farm(Strict):
+    devices: dict[Name, Shelf] = Field(min_length=1)
+    recipes: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="folders, from this file's own")
+    controls: dict[TargetName, str] = Field(
+        default_factory=dict,
+        description="by target, a bundle that is never built anew, from this file's folder: what speed is held against",
+    )
+    speed: SpeedPlan = SpeedPlan()
+
+    @field_validator("devices")
+    @classmethod
+    def _apart(cls, devices: dict[str, Shelf]) -> dict[str, Shelf]:
+        places = [shelf.at for shelf in devices.values()]
+        twice = next((place for place in places if places.count(place) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is two devices: it would do two things at once")
+        return devices
+
+    @field_validator("recipes")
+    @classmethod
+    def _named_once(cls, recipes: tuple[str, ...]) -> tuple[str, ...]:
+        names = [Path(recipe).name for recipe in recipes]
+        if len(set(names)) < len(names):
+            raise ValueError("two recipes in folders of one name")
+        return recipes
+
+
+def load_farm(path: Path) -> Farm:
+    """Raises RecipeError naming the key that is wrong."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"the farm file can't be read: {error}", where=path) from None
+    return parse(Farm, raw, path, RecipeError)

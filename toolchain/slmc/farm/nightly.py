@@ -1,0 +1,190 @@
+"""A night: every recipe built for every target of the farm's devices, and asked on each of them.
+
+    FOLDER/bundles/NAME              what was built
+    FOLDER/nights/ID/night.json      when it began; the same night goes on from where it was stopped
+    FOLDER/nights/ID/RECIPE@DEVICE.json    a run that is done
+
+A device does one thing at a time, in a thread of its own, so that a slow one holds up no other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime
+
+from slmc import console, pipeline
+from slmc.bundle.verify import verify
+from slmc.devices.device import Device
+from slmc.errors import InputError, RunnerError, SlmcError, did_you_mean
+from slmc.farm.farm_file import Farm, Shelf
+from slmc.farm.measure import Subject, measure, not_run, series_of
+from slmc.farm.record import Night, Run
+from slmc.names import BackendName, TargetName
+from slmc.on_device import Sent
+from slmc.plan import Options, Plan, resolve
+from slmc.prompt import compile_prompt
+from slmc.recipe import load_recipe
+from slmc.store import Store
+from slmc.strict import Strict, read_json, write_json
+from slmc.target import load_target
+
+BACKEND: BackendName = "tvm"
+"""Whose bundles a device runs without an app."""
+OpenDevice = Callable[[str, str], Device]
+"""Name and address of a device to the device."""
+
+
+class Began(Strict):
+    """`night.json`."""
+
+    started: AwareDatetime
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one night is to do."""
+
+    id: str
+    farm: Farm
+    base: Path
+    """The farm file's folder."""
+    folder: Path
+    store: Store
+    open_device: OpenDevice
+    limit: int | None = None
+    """Of evaluation items, for a trial."""
+
+
+def run_night(order: Order, only: Sequence[str] = ()) -> Night:
+    """Build and ask; `only` names recipes' folders and devices, and leaves out all others.
+
+    Raises InputError for a name that the farm has not; what fails on the way is told in the night's runs.
+    """
+    devices = _chosen(order.farm.devices, only, [Path(one).name for one in order.farm.recipes])
+    place = order.folder / "nights" / order.id
+    place.mkdir(parents=True, exist_ok=True)
+    began = _began(place / "night.json")
+    subjects = [
+        _subject(order, order.base / recipe, target)
+        for recipe in _recipes(order.farm, only)
+        for target in dict.fromkeys(shelf.target for shelf in devices.values())
+    ]
+    work = {name: [one for one in subjects if one.plan.target.name == shelf.target] for name, shelf in devices.items()}
+    runs = _on_all(order, devices, work, place)
+    return Night(id=order.id, started=began.started, finished=datetime.now(UTC), runs=tuple(runs))
+
+
+@dataclass(frozen=True)
+class _Built:
+    plan: Plan
+    subject: Subject | str
+    """Or why there is none."""
+
+
+def _recipes(farm: Farm, only: Sequence[str]) -> list[str]:
+    named = [recipe for recipe in farm.recipes if Path(recipe).name in only]
+    return named or list(farm.recipes)
+
+
+def _chosen(devices: Mapping[str, Shelf], only: Sequence[str], recipes: Sequence[str]) -> dict[str, Shelf]:
+    for name in only:
+        if name not in devices and name not in recipes:
+            known = [*devices, *recipes]
+            raise InputError(f"the farm has no device or recipe {name!r}", todo=did_you_mean(name, known))
+    named = {name: shelf for name, shelf in devices.items() if name in only}
+    return named or dict(devices)
+
+
+def _began(path: Path) -> Began:
+    if not path.is_file():
+        write_json(Began(started=datetime.now(UTC)), path)
+    return read_json(Began, path, RunnerError, "a night's beginning")
+
+
+# ---- Bundles --------------------------------------------------------------------------------------------------------
+
+
+def _subject(order: Order, recipe: Path, target: TargetName) -> _Built:
+    """Built and judged on this machine; what the store has is not made again."""
+    plan = resolve(load_recipe(recipe), load_target(target), Options(BACKEND))
+    try:
+        built = pipeline.build(plan, order.store, order.folder / "bundles", limit=order.limit)
+        merged = pipeline.merge_stage(plan, order.store)
+        examples = plan.recipe.examples(plan.recipe.recipe.data.evaluation)
+        codec = compile_prompt(plan.recipe, merged.folder, examples)
+        reference = pipeline.run_reference(plan, order.store, merged, codec, order.limit)
+        control = _control(order, target)
+    except SlmcError as error:
+        return _Built(plan, f"could not be built: {error.what}")
+    sent = Sent(built.bundle, built.manifest)
+    return _Built(plan, Subject(plan, sent, pipeline.proof_folder(built.bundle), reference, control))
+
+
+def _control(order: Order, target: TargetName) -> Sent | None:
+    """Checked file by file."""
+    named = order.farm.controls.get(target)
+    return None if named is None else Sent(order.base / named, verify(order.base / named))
+
+
+# ---- Devices --------------------------------------------------------------------------------------------------------
+
+
+def _on_all(order: Order, devices: Mapping[str, Shelf], work: Mapping[str, Sequence[_Built]], place: Path) -> list[Run]:
+    """In the order of devices, and of recipes on each."""
+    found: dict[str, list[Run]] = {}
+    with console.progress("runs", sum(map(len, work.values()))) as advance:
+        threads = [
+            # Daemons, so that Ctrl-C ends the night at once: what is done is kept, devices are cleared the next time.
+            threading.Thread(
+                target=_on_one, args=(order, name, devices[name], built, place, found, advance), daemon=True
+            )
+            for name, built in work.items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # without a limit Ctrl-C would wait
+    missing = [name for name in work if name not in found]
+    if missing:
+        raise RunnerError(f"device {missing[0]} ended without its runs: a fault of slmc's own", todo="run it again")
+    return [run for name in work for run in found[name]]
+
+
+def _on_one(
+    order: Order,
+    name: str,
+    shelf: Shelf,
+    work: Sequence[_Built],
+    place: Path,
+    found: dict[str, list[Run]],
+    advance: console.Advance,
+) -> None:
+    runs = []
+    for built in work:
+        path = place / f"{built.plan.recipe.recipe.name}@{name}.json"
+        if not path.is_file():
+            part = path.with_suffix(".part")
+            write_json(_run(order, name, shelf, built), part)
+            part.replace(path)
+        runs.append(read_json(Run, path, RunnerError, "a run of a night"))
+        advance(1)
+    found[name] = runs
+
+
+def _run(order: Order, name: str, shelf: Shelf, built: _Built) -> Run:
+    if isinstance(built.subject, str):
+        return not_run(series_of(built.plan, name), built.subject, "not run")
+    try:
+        device = order.open_device(name, shelf.at)
+    except SlmcError as error:
+        return not_run(series_of(built.plan, name), str(error), "not run")
+    try:
+        return measure(built.subject, device, order.store, order.farm.speed, device_class=shelf.device_class)
+    finally:
+        device.close()
