@@ -3,6 +3,7 @@
     FOLDER/bundles/NAME              what was built
     FOLDER/nights/ID/night.json      when it began; the same night goes on from where it was stopped
     FOLDER/nights/ID/RECIPE@DEVICE.json    a run that is done
+    FOLDER/devices/DIGEST.lock       held by whoever asks the device of that address
 
 A device does one thing at a time, in a thread of its own, so that a slow one holds up no other.
 """
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import AwareDatetime
 
-from slmc import console, pipeline
+from slmc import console, digest, pipeline
 from slmc.bundle.verify import verify
 from slmc.devices.device import Device
 from slmc.errors import InputError, RunnerError, SlmcError, did_you_mean
@@ -166,14 +168,17 @@ def _on_one(
     advance: console.Advance,
 ) -> None:
     runs = []
-    for built in work:
-        path = place / f"{built.plan.recipe.recipe.name}@{name}.json"
-        if not path.is_file():
-            part = path.with_suffix(".part")
-            write_json(_run(order, name, shelf, built), part)
-            part.replace(path)
-        runs.append(read_json(Run, path, RunnerError, "a run of a night"))
-        advance(1)
+    lock = order.folder / "devices" / f"{digest.of_value(shelf.at)}.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        for built in work:
+            path = place / f"{built.plan.recipe.recipe.name}@{name}.json"
+            if not path.is_file():
+                part = path.with_suffix(".part")
+                write_json(_run(order, name, shelf, built), part)
+                part.replace(path)
+            runs.append(read_json(Run, path, RunnerError, "a run of a night"))
+            advance(1)
     found[name] = runs
 
 
