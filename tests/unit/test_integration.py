@@ -16,7 +16,9 @@ from slmc.target import targets_folder
 def test_a_bundle_for_apple_is_a_package_of_one_flavour(
     tmp_path: Path, target: TargetName, backend: BackendName, flavour: str, other: str
 ) -> None:
+    (tmp_path / "prefix.slm").touch()
     copy_integration(target, backend, tmp_path)
+    (tmp_path / "prefix.slm").unlink()
     source = targets_folder() / "ios" / "integration"
     wanted = {path.relative_to(source) for name in ("Sources", "Tests") for path in (source / name).rglob("*.swift")}
     own = {path.relative_to(source / flavour) for path in (source / flavour).rglob("*.swift")}
@@ -26,6 +28,15 @@ def test_a_bundle_for_apple_is_a_package_of_one_flavour(
     for name in own:
         assert (tmp_path / name).read_bytes() == (source / flavour / name).read_bytes()
         assert (tmp_path / name).read_bytes() != (source / other / "Package.swift").read_bytes()
+
+
+def test_a_package_names_no_file_that_is_not_there(tmp_path: Path) -> None:
+    copy_integration("ios", "tvm", tmp_path)
+    delivered = targets_folder() / "ios" / "integration" / "native" / "Package.swift"
+    whole = delivered.read_text(encoding="utf-8").splitlines()
+    left = (tmp_path / "Package.swift").read_text(encoding="utf-8").splitlines()
+    assert [line.strip() for line in whole if line not in left] == ['.copy("prefix.slm"),']
+    assert len(left) == len(whole) - 1
 
 
 @pytest.mark.parametrize("backend", ["tvm", "executorch"])

@@ -16,6 +16,7 @@ from slmc.target import targets_folder
 _SHARED = ("Sources", "Tests")
 _FLAVOURS = {"tvm": "native", "coreml": "coreml"}
 _PAGE = "README.md"
+_PREFIX = "prefix.slm"
 
 
 def integration(target: TargetName, backend: BackendName) -> Path | None:
@@ -34,6 +35,7 @@ def digest_of(target: TargetName, backend: BackendName) -> str | None:
 
 
 def copy_integration(target: TargetName, backend: BackendName, folder: Path) -> None:
+    """Into the folder that has the task file, and `prefix.slm` where prompts have a common beginning."""
     found = integration(target, backend)
     if found is None:
         return
@@ -43,6 +45,14 @@ def copy_integration(target: TargetName, backend: BackendName, folder: Path) -> 
     for name in _SHARED:
         shutil.copytree(found / name, folder / name)
     shutil.copytree(found / _FLAVOURS[backend], folder, dirs_exist_ok=True)
+    if not (folder / _PREFIX).exists():
+        _leave_out_prefix(folder / "Package.swift")
+
+
+def _leave_out_prefix(package: Path) -> None:
+    """SwiftPM refuses a package whose resources are not all there."""
+    lines = package.read_text(encoding="utf-8").splitlines(keepends=True)
+    package.write_text("".join(line for line in lines if f'"{_PREFIX}"' not in line), encoding="utf-8")
 
 
 def page(target: TargetName, backend: BackendName) -> str | None:

@@ -15,7 +15,8 @@ let package = Package(
       exclude: ["README.md", "Tests", "golden.jsonl", "model/slm.xcframework"],
       sources: ["Sources/Slmc"],
       resources: [
-        .copy("manifest.json"), .copy("task.slm"), .copy("prefix.slm"),
+        .copy("manifest.json"), .copy("task.slm"),
+        .copy("prefix.slm"),
         .copy("model/model.json"), .copy("model/model.slm"),
       ]
     ),
