@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from slmc.bundle.manifest import read_manifest
 from slmc.cli import history as history_verb
+from slmc.cli import nightly as nightly_verb
 from slmc.devices.device import Device
 from slmc.devices.local import LocalTransport
 from slmc.devices.posix import PosixDevice
@@ -120,6 +121,19 @@ def test_only_some_of_it(case: Case) -> None:
     with pytest.raises(InputError, match="no device or recipe 'gon'") as error:
         run_night(replace(case.order, id="night-3"), ["gon"])
     assert error.value.todo == "did you mean 'gone'?"
+
+
+def test_shards_share_the_runs(case: Case) -> None:
+    nights = [run_night(replace(case.order, id="night-1"), shard=(number, 2)) for number in (1, 2)]
+    assert [run.series.device for night in nights for run in night.runs] == ["here", "gone"]
+    assert [run for night in nights for run in night.runs] == list(case.night.runs)
+
+
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "1/-1", ""])
+def test_a_shard_is_one_of_so_many(text: str) -> None:
+    asked = CliRunner().invoke(nightly_verb.command, [str(DEMO / "recipe.yaml"), "--shard", text])
+    assert asked.exit_code == 2
+    assert "is not I/N" in asked.output
 
 
 def test_a_recipe_that_cant_be_built_is_told_for_each_device(case: Case, tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def test_a_restart_is_told(tmp_path: Path) -> None:
     assert failure is not None
     assert failure.cause == "no result"
     assert "restarted" in failure.what
+    assert failure.restarted
 
 
 def test_another_process_of_the_number_is_left_alone(tmp_path: Path) -> None:

@@ -16,16 +16,32 @@ from slmc.devices.opening import open_device
 from slmc.errors import GateFailed
 from slmc.farm.farm_file import load_farm
 from slmc.farm.history import open_history
-from slmc.farm.nightly import Order, run_night
+from slmc.farm.nightly import Order, Shard, run_night
 from slmc.farm.record import Night
 
 COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not run": "red"}
 
 
+def _shard(context: click.Context, option: click.Parameter, text: str) -> Shard:
+    number, count = (int(part) if part.isdecimal() else 0 for part in (*text.split("/"), "")[:2])
+    if not 1 <= number <= count or text != f"{number}/{count}":
+        raise click.BadParameter(f"{text!r} is not I/N, such as 2/3")
+    return number, count
+
+
+def _name_of(shard: Shard) -> str:
+    """Today's; shards are nights of their own, since each adds to the history when it is done."""
+    today, (number, count) = f"{datetime.now(UTC):%Y-%m-%d}", shard
+    return today if count == 1 else f"{today}.{number}of{count}"
+
+
 @click.command("nightly")
 @click.argument("farm", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--only", multiple=True, metavar="NAME", help="Only this device or recipe; may be given again.")
-@click.option("--id", "name", help="Of the night; one that was stopped goes on. [default: today's date, UTC]")
+@click.option(
+    "--id", "name", help="Of the night; one that was stopped goes on. [default: today's date, UTC, and the shard]"
+)
+@click.option("--shard", callback=_shard, default="1/1", metavar="I/N", help="Every N-th run, from number I on.")
 @limit_option
 @database_option
 @store_option
@@ -34,6 +50,7 @@ def command(
     farm: Path,
     only: Sequence[str],
     name: str | None,
+    shard: Shard,
     limit: int | None,
     where: str | None,
     store_folder: Path | None,
@@ -46,7 +63,7 @@ def command(
     store = open_store(store_folder)
     history = open_history(where or store.root / FILE)
     order = Order(
-        id=name or f"{datetime.now(UTC):%Y-%m-%d}",
+        id=name or _name_of(shard),
         farm=load_farm(farm),
         base=farm.parent,
         folder=store.root / "farm",
@@ -54,7 +71,7 @@ def command(
         open_device=lambda name, at: open_device(at, name=name),
         limit=limit,
     )
-    night = run_night(order, only)
+    night = run_night(order, only, shard)
     history.add(night)
     if as_json:
         click.echo(night.model_dump_json(indent=1))

@@ -198,7 +198,7 @@ class PosixDevice:
                 return ending(code if code <= 128 else 0, code - 128 if code > 128 else None, finished)
             if gone and not alive:
                 what = "is gone without an exit code, as where the device was restarted"
-                return Failure(cause="no result", what=what)
+                return Failure(cause="no result", what=what, restarted=True)
             gone = not alive  # its code may be about to be written
             if self._clock.now() - start > timeout_s:
                 self._stop()

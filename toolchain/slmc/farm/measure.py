@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ import numpy as np
 from slmc import __version__
 from slmc.bundle.golden import evenly
 from slmc.devices.device import Device, Facts
-from slmc.errors import SlmcError
+from slmc.errors import DeviceError, SlmcError
 from slmc.evidence import reference_rung
 from slmc.farm.farm_file import SpeedPlan
 from slmc.farm.interleaved import BUNDLE, CONTROL, run_rounds, summarize
@@ -31,6 +32,8 @@ from slmc.validate.ladder import Rung, judge
 from slmc.validate.report import Report, RungName
 from slmc.validate.workload import TASK
 
+TRIES = 3
+RETRY_S = 30.0
 TASK_FILE, SPEED_FILE = "task.jsonl", "speed.jsonl"
 BELOW: tuple[RungName, ...] = ("quantized", "compiled", "app")
 """Rungs between the reference and the device, whose results lie beside the bundle."""
@@ -50,17 +53,30 @@ class Subject:
 
 
 def measure(
-    subject: Subject, device: Device, store: Store, speed: SpeedPlan, *, device_class: str | None = None
+    subject: Subject,
+    device: Device,
+    store: Store,
+    speed: SpeedPlan,
+    *,
+    device_class: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Run:
-    """What can't be measured is told in the run: no failure of a device or runner ends a night."""
+    """What can't be measured is told in the run: no failure of a device or runner ends a night. A device that was lost,
+    was full or restarted is tried TRIES times in all; a runner that failed by itself, once.
+    """
     series = series_of(subject.plan, device.name)
-    with TemporaryDirectory() as folder:
-        try:
-            return _measure(subject, device, store, speed, series, device_class, Path(folder))
-        except RunnerFailed as failed:
-            return not_run(series, f"the runner {failed.failure.what}", "fail")
-        except SlmcError as error:
-            return not_run(series, str(error), "not run")
+    for number in range(1, TRIES + 1):
+        with TemporaryDirectory() as folder:
+            try:
+                return _measure(subject, device, store, speed, series, device_class, Path(folder))
+            except RunnerFailed as failed:
+                run, again = not_run(series, f"the runner {failed.failure.what}", "fail"), failed.failure.restarted
+            except SlmcError as error:
+                run, again = not_run(series, str(error), "not run"), isinstance(error, DeviceError)
+        if not again or number == TRIES:
+            break
+        sleep(RETRY_S)
+    return run
 
 
 def series_of(plan: Plan, device: str) -> Series:

@@ -62,8 +62,13 @@ class Order:
     """Of evaluation items, for a trial."""
 
 
-def run_night(order: Order, only: Sequence[str] = ()) -> Night:
-    """Build and ask; `only` names recipes' folders and devices, and leaves out all others.
+Shard = tuple[int, int]
+"""Of how many, from 1 on: this one, and all."""
+
+
+def run_night(order: Order, only: Sequence[str] = (), shard: Shard = (1, 1)) -> Night:
+    """Build and ask; `only` names recipes' folders and devices, and leaves out all others. A shard takes each of so many
+    runs, so that several machines share a farm's work.
 
     Raises InputError for a name that the farm has not; what fails on the way is told in the night's runs.
     """
@@ -71,12 +76,13 @@ def run_night(order: Order, only: Sequence[str] = ()) -> Night:
     place = order.folder / "nights" / order.id
     place.mkdir(parents=True, exist_ok=True)
     began = _began(place / "night.json")
-    subjects = [
-        _subject(order, order.base / recipe, target)
-        for recipe in _recipes(order.farm, only)
-        for target in dict.fromkeys(shelf.target for shelf in devices.values())
-    ]
-    work = {name: [one for one in subjects if one.plan.target.name == shelf.target] for name, shelf in devices.items()}
+    number, count = shard
+    pairs = [(name, recipe) for name in devices for recipe in _recipes(order.farm, only)][number - 1 :: count]
+    wanted = dict.fromkeys((recipe, devices[name].target) for name, recipe in pairs)
+    built = {(recipe, target): _subject(order, order.base / recipe, target) for recipe, target in wanted}
+    work: dict[str, list[_Built]] = {}
+    for name, recipe in pairs:
+        work.setdefault(name, []).append(built[recipe, devices[name].target])
     runs = _on_all(order, devices, work, place)
     return Night(id=order.id, started=began.started, finished=datetime.now(UTC), runs=tuple(runs))
 

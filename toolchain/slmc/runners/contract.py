@@ -186,6 +186,8 @@ class Failure(Line):
     what: str
     stderr: str = ""
     """The last lines that it wrote."""
+    restarted: bool = False
+    """The device did, and the runner was gone with it: nothing is said of the runner."""
 
 
 @dataclass(frozen=True)
