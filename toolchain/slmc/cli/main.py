@@ -21,6 +21,7 @@ VERBS = {
     "verify": "Check every file and golden prompt of a bundle.",
     "nightly": "Build a farm's recipes, ask them on its devices, and add the night to the history.",
     "history": "Show what the nights on devices measured, and what changed when.",
+    "report": "Write the morning report of a night: pages, JUnit XML, JSON and Markdown.",
     "devices": "List the devices that are attached or named, and the state that they are in.",
     "targets": "List the targets and their backends.",
     "doctor": "Say what this machine can build and run, and what is missing.",
