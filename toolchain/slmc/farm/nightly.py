@@ -67,8 +67,8 @@ Shard = tuple[int, int]
 
 
 def run_night(order: Order, only: Sequence[str] = (), shard: Shard = (1, 1)) -> Night:
-    """Build and ask; `only` names recipes' folders and devices, and leaves out all others. Shards share the runs, so that
-    several machines can do a farm's work.
+    """Build and ask; `only` names recipes' folders and devices, and leaves out all others. Shards share the runs, for
+    several machines that do a farm's work.
 
     Raises InputError for a name that the farm has not; what fails on the way is told in the night's runs.
     """
