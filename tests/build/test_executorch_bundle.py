@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -47,22 +49,33 @@ def answers(golden: list[GoldenItem]) -> list[str]:
     return [one.answer for one in found if one is not None]
 
 
-def test_executorch_s_own_runner_gives_the_golden_answers(android: Built) -> None:
-    from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
-    from executorch.extension.pybindings import portable_lib  # noqa: F401 - these have the operators
+OWN_RUNNER = """
+import json, sys
+from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
+from executorch.extension.pybindings import portable_lib  # these have the operators
+program, tokenizer, prompts = json.load(sys.stdin)
+runner = TextLLMRunner(program, tokenizer)
+found = []
+for prompt in prompts:
+    pieces = []
+    runner.generate(
+        prompt, GenerationConfig(echo=False, max_new_tokens=32, temperature=0.0), pieces.append, lambda _: None
+    )
+    runner.reset()
+    found.append("".join(pieces))
+print(json.dumps(found))
+"""
 
+
+def test_executorch_s_own_runner_gives_the_golden_answers(android: Built) -> None:
+    """In a process of its own: the runner has no operators where other parts of ExecuTorch were loaded before it."""
     manifest, golden = android.manifest, read_golden(android.bundle)
     program, tokenizer = android.bundle / manifest.artifact / "model.pte", android.bundle / manifest.tokenizer
-    codec = Codec.open(tokenizer)
-    runner = TextLLMRunner(str(program), str(tokenizer / "tokenizer.json"))
-    wanted = GenerationConfig(echo=False, max_new_tokens=32, temperature=0.0)
-    found = []
-    for item in golden:
-        pieces: list[str] = []
-        runner.generate(item.prompt, wanted, pieces.append, lambda _: None)
-        runner.reset()
-        found.append("".join(pieces).removesuffix(codec.format.end_token))
-    assert found == answers(golden)
+    asked = json.dumps([str(program), str(tokenizer / "tokenizer.json"), [item.prompt for item in golden]])
+    done = subprocess.run([sys.executable, "-c", OWN_RUNNER], input=asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    end = Codec.open(tokenizer).format.end_token
+    assert [text.removesuffix(end) for text in json.loads(done.stdout.splitlines()[-1])] == answers(golden)
 
 
 def test_slmc_run_gives_the_golden_answers(android: Built) -> None:

@@ -130,13 +130,22 @@ static void write_header(FILE *file, const struct options *o, const struct workl
   fputs("}}\n", file);
 }
 
+/* The most physical memory that this process has held, in bytes. On Linux getrusage counts in what held it before, which
+ * may have been far more. */
 static long long peak_memory(void) {
+#ifdef __APPLE__
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
-#ifdef __APPLE__
   return usage.ru_maxrss;
 #else
-  return usage.ru_maxrss * 1024LL;
+  long long kilobytes = 0;
+  char line[256];
+  FILE *status = fopen("/proc/self/status", "r");
+  while (status && fgets(line, sizeof line, status) && sscanf(line, "VmHWM: %lld", &kilobytes) != 1)
+    continue;
+  if (status)
+    fclose(status);
+  return kilobytes * 1024;
 #endif
 }
 
