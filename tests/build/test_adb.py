@@ -229,7 +229,7 @@ def test_a_name_that_can_t_be_written(phone: Phone, reach: Reach, name: str, sai
 
 @pytest.mark.parametrize(
     ("path", "said"),
-    [(f"{STORAGE}/none", "No such file"), (f"{STORAGE}/folder", "directory"), ("/root/secret", "Permission denied")],
+    [(f"{STORAGE}/none", "No such file"), (f"{STORAGE}/folder", "directory"), ("/data/secret", "Permission denied")],
 )
 def test_what_can_t_be_fetched_leaves_nothing(phone: Phone, reach: Reach, tmp_path: Path, path: str, said: str) -> None:
     (phone.storage / "folder").mkdir()

@@ -49,6 +49,7 @@ def command(
     finally:
         if opened is not None:
             opened.clear()
+            opened.close()
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
