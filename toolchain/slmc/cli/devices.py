@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import click
+from rich.markup import escape
 
 from slmc.cli.common import as_json, print_json
 from slmc.console import out, table
@@ -13,7 +15,7 @@ from slmc.devices.adb import attached
 from slmc.devices.device import Facts, State
 from slmc.devices.opening import adb_server, open_device
 from slmc.devices.transport import LostConnection
-from slmc.errors import DeviceError, InputError, SlmcError
+from slmc.errors import DeviceError, InputError, MissingToolError, SlmcError
 from slmc.on_device import triple_of
 
 
@@ -48,17 +50,19 @@ def command(devices: Sequence[str], as_json: bool) -> None:
 
 
 def _look(name: str) -> Seen:
-    device = open_device(name, patience_s=0)
     try:
-        facts, state = device.probe(), device.state()
-    except SlmcError as error:
-        return Seen(name, None, None, None, error.what, error.todo or "")
-    finally:
-        device.close()
+        with closing(open_device(name, patience_s=0)) as device:
+            facts, state = device.probe(), device.state()
+    except (DeviceError, MissingToolError) as error:
+        return _not_seen(name, error)
     try:
         return Seen(name, facts, state, triple_of(facts), "", "")
     except InputError as error:
         return Seen(name, facts, state, None, error.what, f"expected: {error.expected}")
+
+
+def _not_seen(name: str, error: SlmcError) -> Seen:
+    return Seen(name, None, None, None, error.what, error.todo or "")
 
 
 def _phones() -> list[Seen]:
@@ -67,6 +71,8 @@ def _phones() -> list[Seen]:
         known = attached(adb_server())
     except LostConnection:
         return []
+    except MissingToolError as error:
+        return [_not_seen("adb", error)]
     return [
         _look(f"adb:{phone.serial}")
         if phone.todo is None
@@ -88,20 +94,20 @@ def _show(seen: Sequence[Seen]) -> None:
     rows = table(*columns)
     for one in seen:
         if one.facts is None or one.state is None:
-            rows.add_row(one.device, f"[red]{one.problem}[/]", one.todo)
+            rows.add_row(escape(one.device), f"[red]{escape(one.problem)}[/]", escape(one.todo))
             continue
         facts, state = one.facts, one.state
         rows.add_row(
-            one.device,
-            facts.model,
-            facts.os,
+            escape(one.device),
+            escape(facts.model),
+            escape(facts.os),
             str(facts.cores),
             _gigabytes(facts.memory_bytes),
             _gigabytes(state.free_bytes),
             "-" if state.load is None else f"{state.load:.2f}",
             _heat(state),
             _battery(state),
-            one.runs or f"[red]{one.problem}[/]",
+            one.runs or f"[red]{escape(one.problem)}[/]",
         )
     out.print(rows)
 
@@ -111,9 +117,9 @@ def _gigabytes(size: int) -> str:
 
 
 def _heat(state: State) -> str:
-    told = ([] if state.temperature is None else [f"{state.temperature:.0f} °C"]) + (
-        [state.thermal] if state.thermal else []
-    )
+    told = [] if state.temperature is None else [f"{state.temperature:.0f} °C"]
+    if state.thermal is not None:
+        told.append(state.thermal)
     if state.clock is not None and state.clock < 1:
         told.append(f"clock at {state.clock:.0%}")
     return ", ".join(told) or "-"

@@ -41,7 +41,11 @@ def _way(written: str) -> tuple[Transport, str]:
     if kind == "ssh" and (found := _SSH.fullmatch(rest)):
         port = None if found["port"] is None else int(found["port"])
         transport = SshTransport(found["literal"] or found["host"], found["user"], port)
-        return transport, _home(transport)
+        try:
+            return transport, _home(transport)
+        except BaseException:
+            transport.close()
+            raise
     raise InputError(f"{written!r} is no device", expected=FORMS)
 
 

@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class Shelf(Strict):
+class FarmDevice(Strict):
     """A device of the farm."""
 
     at: str = Field(description="local, ssh:[USER@]HOST[:PORT] or adb:SERIAL")
@@ -38,7 +38,7 @@ class SpeedPlan(Strict):
 
 
 class Farm(Strict):
-    devices: dict[Name, Shelf] = Field(min_length=1)
+    devices: dict[Name, FarmDevice] = Field(min_length=1)
     recipes: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="folders, from this file's own")
     controls: dict[TargetName, str] = Field(
         default_factory=dict,
@@ -48,8 +48,8 @@ class Farm(Strict):
 
     @field_validator("devices")
     @classmethod
-    def _apart(cls, devices: dict[str, Shelf]) -> dict[str, Shelf]:
-        places = [shelf.at for shelf in devices.values()]
+    def _apart(cls, devices: dict[str, FarmDevice]) -> dict[str, FarmDevice]:
+        places = [entry.at for entry in devices.values()]
         twice = next((place for place in places if places.count(place) > 1), None)
         if twice is not None:
             raise ValueError(f"{twice} is two devices: it would do two things at once")

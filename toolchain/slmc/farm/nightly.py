@@ -23,7 +23,7 @@ from slmc import console, digest, pipeline
 from slmc.bundle.verify import verify
 from slmc.devices.device import Device
 from slmc.errors import InputError, RunnerError, SlmcError, did_you_mean
-from slmc.farm.farm_file import Farm, Shelf
+from slmc.farm.farm_file import Farm, FarmDevice
 from slmc.farm.measure import Subject, measure, not_run, series_of
 from slmc.farm.record import Night, Run
 from slmc.names import BackendName, TargetName
@@ -99,12 +99,12 @@ def _recipes(farm: Farm, only: Sequence[str]) -> list[str]:
     return named or list(farm.recipes)
 
 
-def _chosen(devices: Mapping[str, Shelf], only: Sequence[str], recipes: Sequence[str]) -> dict[str, Shelf]:
+def _chosen(devices: Mapping[str, FarmDevice], only: Sequence[str], recipes: Sequence[str]) -> dict[str, FarmDevice]:
     for name in only:
         if name not in devices and name not in recipes:
             known = [*devices, *recipes]
             raise InputError(f"the farm has no device or recipe {name!r}", todo=did_you_mean(name, known))
-    named = {name: shelf for name, shelf in devices.items() if name in only}
+    named = {name: entry for name, entry in devices.items() if name in only}
     return named or dict(devices)
 
 
@@ -142,7 +142,9 @@ def _control(order: Order, target: TargetName) -> Sent | None:
 # ---- Devices --------------------------------------------------------------------------------------------------------
 
 
-def _on_all(order: Order, devices: Mapping[str, Shelf], work: Mapping[str, Sequence[_Built]], place: Path) -> list[Run]:
+def _on_all(
+    order: Order, devices: Mapping[str, FarmDevice], work: Mapping[str, Sequence[_Built]], place: Path
+) -> list[Run]:
     """In the order of devices, and of recipes on each."""
     found: dict[str, list[Run]] = {}
     with console.progress("runs", sum(map(len, work.values()))) as advance:
@@ -167,35 +169,35 @@ def _on_all(order: Order, devices: Mapping[str, Shelf], work: Mapping[str, Seque
 def _on_one(
     order: Order,
     name: str,
-    shelf: Shelf,
+    entry: FarmDevice,
     work: Sequence[_Built],
     place: Path,
     found: dict[str, list[Run]],
     advance: console.Advance,
 ) -> None:
     runs = []
-    lock = order.folder / "devices" / f"{digest.of_value(shelf.at)}.lock"
+    lock = order.folder / "devices" / f"{digest.of_value(entry.at)}.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):
         for built in work:
             path = place / f"{built.plan.recipe.recipe.name}@{name}.json"
             if not path.is_file():
                 part = path.with_suffix(".part")
-                write_json(_run(order, name, shelf, built), part)
+                write_json(_run(order, name, entry, built), part)
                 part.replace(path)
             runs.append(read_json(Run, path, RunnerError, "a run of a night"))
             advance(1)
     found[name] = runs
 
 
-def _run(order: Order, name: str, shelf: Shelf, built: _Built) -> Run:
+def _run(order: Order, name: str, entry: FarmDevice, built: _Built) -> Run:
     if isinstance(built.subject, str):
         return not_run(series_of(built.plan, name), built.subject, "not run")
     try:
-        device = order.open_device(name, shelf.at)
+        device = order.open_device(name, entry.at)
     except SlmcError as error:
         return not_run(series_of(built.plan, name), str(error), "not run")
     try:
-        return measure(built.subject, device, order.store, order.farm.speed, device_class=shelf.device_class)
+        return measure(built.subject, device, order.store, order.farm.speed, device_class=entry.device_class)
     finally:
         device.close()
