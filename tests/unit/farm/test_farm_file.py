@@ -37,6 +37,8 @@ def test_a_farm_is_read(tmp_path: Path) -> None:
     [
         ("target: host", "target: hots", "devices.here.target"),
         ("at: local", "address: local", "devices.here"),
+        ("8 GB", "9 GB", "'9 GB' is no class of target android: 4 GB, 6 GB, 8 GB, 12 GB"),
+        ("target: host", "target: host, device_class: 8 GB", "no class of target host: none"),
         ("rounds: 5", "rounds: 2", "speed.rounds"),
         ("here:", "'a b':", "devices"),
         ('"adb:39V4C19114019806"', "local", "two devices"),

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from slmc.errors import RecipeError
 from slmc.names import TargetName
 from slmc.strict import Strict, parse
+from slmc.target import load_target
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Seconds = Annotated[float, Field(ge=0)]
@@ -24,6 +25,13 @@ class FarmDevice(Strict):
     device_class: str | None = Field(
         default=None, description="of the target's, whose limit of memory it is held against; by default none"
     )
+
+    @model_validator(mode="after")
+    def _has_class(self) -> FarmDevice:
+        known = [one.name for one in load_target(self.target).device_classes]
+        if self.device_class is not None and self.device_class not in known:
+            raise ValueError(f"{self.device_class!r} is no class of target {self.target}: {', '.join(known) or 'none'}")
+        return self
 
 
 class SpeedPlan(Strict):
