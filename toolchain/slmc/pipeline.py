@@ -38,11 +38,12 @@ from slmc.validate.report import Report, RungName, write_report
 
 @dataclass(frozen=True)
 class Built:
-    """A delivered bundle, and how it was judged; None where it was not."""
+    """A delivered bundle, and how it was judged by what; None where it was not."""
 
     bundle: Path
     manifest: Manifest
     report: Report | None
+    reference: Entry | None
 
 
 def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> Built:
@@ -72,7 +73,7 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
     deliver(stored.folder, bundle)
     shutil.rmtree(proof_folder(bundle), ignore_errors=True)  # it was of the bundle that stood here before
     report = None if reference is None else prove(chosen, store, bundle, merged, reference)
-    return Built(bundle, read_manifest(bundle), report)
+    return Built(bundle, read_manifest(bundle), report, reference)
 
 
 def validate(

@@ -29,7 +29,6 @@ from slmc.farm.record import Night, Run
 from slmc.names import BackendName, TargetName
 from slmc.on_device import Sent
 from slmc.plan import Options, Plan, resolve
-from slmc.prompt import compile_prompt
 from slmc.recipe import load_recipe
 from slmc.store import Store
 from slmc.strict import Strict, read_json, write_json
@@ -122,15 +121,12 @@ def _subject(order: Order, recipe: Path, target: TargetName) -> _Built:
     plan = resolve(load_recipe(recipe), load_target(target), Options(BACKEND))
     try:
         built = pipeline.build(plan, order.store, order.folder / "bundles", limit=order.limit)
-        merged = pipeline.merge_stage(plan, order.store)
-        examples = plan.recipe.examples(plan.recipe.recipe.data.evaluation)
-        codec = compile_prompt(plan.recipe, merged.folder, examples)
-        reference = pipeline.run_reference(plan, order.store, merged, codec, order.limit)
         control = _control(order, target)
     except SlmcError as error:
         return _Built(plan, f"could not be built: {error.what}")
+    assert built.reference is not None, "a plan of these options is validated"
     sent = Sent(built.bundle, built.manifest)
-    return _Built(plan, Subject(plan, sent, pipeline.proof_folder(built.bundle), reference, control))
+    return _Built(plan, Subject(plan, sent, pipeline.proof_folder(built.bundle), built.reference, control))
 
 
 def _control(order: Order, target: TargetName) -> Sent | None:
