@@ -30,7 +30,8 @@ from slmc import digest
 from slmc.farm.history.history import History
 from slmc.farm.morning.site import write_site
 from slmc.farm.morning.standing import morning_of
-from slmc.farm.record import Accuracy, Circumstances, Night, Run, Series, Speed
+from slmc.farm.record import Accuracy, Circumstances, Control, FlipShown, Ladder, Night, Run, RungShown, Series, Speed
+from slmc.validate.report import RungName
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.build.browser import find_chromium, load_seconds
@@ -47,7 +48,9 @@ def nights(count: int, devices: int, recipes: int) -> Iterator[Night]:
         started = BEGAN + timedelta(days=number)
         runs = [_run(number, count, device, recipe, draw) for recipe in range(recipes) for device in range(devices)]
         finished = started + timedelta(hours=6)
-        yield Night(id=f"{started:%Y-%m-%d}", started=started, finished=finished, runs=tuple(runs))
+        yield Night(
+            id=f"{started:%Y-%m-%d}", started=started, finished=finished, runs=tuple(runs), controls=_controls(devices)
+        )
 
 
 def _run(number: int, count: int, device: int, recipe: int, draw: random.Random) -> Run:
@@ -67,6 +70,8 @@ def _run(number: int, count: int, device: int, recipe: int, draw: random.Random)
         speed=_speed(draw.gauss(0.96, 0.004) * (1.1 if updated or slower else 1), shaky, recipe),
         peak_memory_bytes=(1613 if full else 400 + 90 * recipe) << 20,
         memory_limit_bytes=1536 << 20,
+        device_class="4 GB",
+        ladder=_ladder(recipe),
     )
 
 
@@ -80,6 +85,39 @@ def _gone(series: Series, reason: str) -> Run:
         speed=None,
         peak_memory_bytes=None,
         memory_limit_bytes=None,
+        device_class=None,
+        ladder=None,
+    )
+
+
+def _controls(devices: int) -> tuple[Control, ...]:
+    return tuple(
+        Control(device=f"device-{number:02}", outcome="pass", reason="", decision_ms_p50=2.0)
+        for number in range(devices)
+    )
+
+
+@cache
+def _ladder(recipe: int) -> Ladder:
+    right = ITEMS * (6 + recipe) // (7 + recipe)
+    names: tuple[RungName, ...] = ("reference", "quantized", "compiled", "app", "device")
+    counts: list[tuple[int | None, int | None, int | None]] = [(None, None, None), (22, 3, 40), *[(0, 0, 0)] * 3]
+    flip = FlipShown(
+        id="17",
+        rung="quantized",
+        kind="lost",
+        text="could you wire two hundred to my sister before the weekend",
+        expected="transfer",
+        before="transfer",
+        after="balance",
+    )
+    return Ladder(
+        rungs=tuple(
+            RungShown(name=name, status="ran", right=right, lost=lost, won=won, changed=changed)
+            for name, (lost, won, changed) in zip(names, counts, strict=True)
+        ),
+        flips=tuple(flip.model_copy(update={"id": str(number)}) for number in range(40)),
+        more=0,
     )
 
 
@@ -121,6 +159,7 @@ def _speed(ratio: float, shaky: bool, recipe: int) -> Speed:
         sustained=None,
         load_ms=12.0,
         energy_mj=None,
+        control_ms_p50=2.0 + recipe,
     )
 
 

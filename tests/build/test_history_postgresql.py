@@ -107,7 +107,7 @@ class TestPostgresql(HistoryCase):
         history = History.open(where)
         history.add(night(1, run(series())))
         with pytest.raises(Exception, match="append-only"), writing(history) as connection:
-            connection.execute(text("truncate nights, series, circumstances, results"))
+            connection.execute(text("truncate nights, series, circumstances, ladders, results, controls"))
         assert len(history.past().tracks) == 1
 
     def test_a_wrong_password_is_not_told(self, where: str) -> None:

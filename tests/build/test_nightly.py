@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from slmc.backends.tvm.stored import stored_runner
 from slmc.bundle.manifest import read_manifest
 from slmc.cli import history as history_verb
 from slmc.cli import nightly as nightly_verb
-from slmc.devices.device import Device
 from slmc.devices.local import LocalTransport
 from slmc.devices.posix import PosixDevice
 from slmc.devices.transport import LostConnection
 from slmc.errors import InputError
+from slmc.farm.asking import Asker, DeviceAsker
 from slmc.farm.farm_file import load_farm
 from slmc.farm.history import open_history
 from slmc.farm.nightly import Order, run_night
@@ -53,11 +55,13 @@ def case(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Case:
     text = FARM.format(recipe=json.dumps(str(DEMO)), control=json.dumps(str(demo.built.bundle)))
     (folder / "farm.yaml").write_text(text)
 
-    def open_device(name: str, at: str) -> Device:
+    def open_device(name: str, at: str) -> Asker:
         asked.append(name)
         if at != "local":
             raise LostConnection("no adb server", where=at)
-        return PosixDevice(name, LocalTransport(), str(folder / "device"))
+        return DeviceAsker(
+            PosixDevice(name, LocalTransport(), str(folder / "device")), partial(stored_runner, demo.store)
+        )
 
     farm = load_farm(folder / "farm.yaml")
     order = Order("night-1", farm, folder, folder / "farm", demo.store, open_device, limit=LIMIT)
@@ -94,6 +98,31 @@ def test_its_answers_are_the_apps(case: Case, demo: Demo) -> None:
     accuracy = case.night.runs[0].accuracy
     assert accuracy is not None
     assert accuracy.bits().tolist() == right
+
+
+def test_its_ladder_is_that_of_the_bundles_report_with_the_device_above(case: Case, demo: Demo) -> None:
+    report, ladder = demo.built.report, case.night.runs[0].ladder
+    assert report is not None
+    assert ladder is not None
+    assert [(one.name, one.status) for one in ladder.rungs] == [
+        ("reference", "ran"),
+        ("quantized", "ran"),
+        ("compiled", "ran"),
+        ("app", "ran"),
+        ("device", "ran"),
+    ]
+    for one in ladder.rungs[:-1]:
+        answers = report.rung(one.name).answers
+        assert answers is not None
+        assert one.right == answers.accuracy.count
+    assert len(ladder.flips) + ladder.more == len(report.flips)
+    kinds = [flip.kind for flip in ladder.flips]
+    assert kinds == sorted(kinds, key=("lost", "won", "other").index)
+    for flip in ladder.flips:
+        told = next(one for one in report.flips if one.id == flip.id)
+        assert (flip.before, flip.after) == tuple(
+            told.answers[name] for name in list(told.answers)[list(told.answers).index(flip.rung) - 1 :][:2]
+        )
 
 
 def test_a_bundle_against_itself_is_as_fast(case: Case) -> None:

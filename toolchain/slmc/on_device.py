@@ -6,8 +6,9 @@ device before it starts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from slmc import digest
@@ -37,18 +38,19 @@ class Sent:
 class Visit:
     """Bundles and workloads on a device, by names of ours, to be asked in any order.
 
-    Raises InputError for a bundle or device that the runner is not made for, and DeviceError.
+    `runner` has the program for a triple. Raises InputError for a bundle or device that it is not made for, and
+    DeviceError.
     """
 
     def __init__(
-        self, device: Device, store: Store, bundles: Mapping[str, Sent], workloads: Mapping[str, Path]
+        self, device: Device, runner: Callable[[str], Path], bundles: Mapping[str, Sent], workloads: Mapping[str, Path]
     ) -> None:
         for sent in bundles.values():
             check_bundle(sent.bundle, sent.manifest)
         self.facts = device.probe()
         self._device = device
         self._bundles = bundles
-        files = {RUNNER: _file(stored_runner(store, triple_of(self.facts)))}
+        files = {RUNNER: _file(runner(triple_of(self.facts)))}
         files |= {name: _file(path) for name, path in workloads.items()}
         for name, sent in bundles.items():
             files |= {f"{name}/{file}": found for file, found in _files(sent).items()}
@@ -72,7 +74,9 @@ class Visit:
 
 def answer(device: Device, store: Store, bundle: Path, manifest: Manifest, workload: Path, result: Path) -> None:
     """Have a workload answered on a device, as `Visit` does it."""
-    visit = Visit(device, store, {"bundle": Sent(bundle, manifest)}, {"workload.jsonl": workload})
+    visit = Visit(
+        device, partial(stored_runner, store), {"bundle": Sent(bundle, manifest)}, {"workload.jsonl": workload}
+    )
     visit.ask("bundle", "workload.jsonl", result)
 
 

@@ -17,12 +17,17 @@ from slmc.errors import HistoryError
 from slmc.farm.history import schema
 from slmc.farm.history.address import Address
 from slmc.farm.history.history import History
-from slmc.farm.record import Night
+from slmc.farm.history.rows import Row, circumstances_row, result_row
+from slmc.farm.history.tables import metadata
+from slmc.farm.record import Control, Night
 
-from .nights import BEGAN, WHERE, any_night, night, run, series
+from .nights import BEGAN, LADDER, WHERE, any_night, night, run, series
 
 ROOT = Path(__file__).resolve().parents[3]
-TABLES = ("nights", "series", "circumstances", "results")
+TABLES = ("nights", "series", "circumstances", "ladders", "results", "controls")
+CONTROL = Control(device="shelf-1", outcome="pass", reason="", decision_ms_p50=2.0)
+NEWER = ("control_ms_p50", "device_class")
+"""Columns of results since version 0003."""
 WRITER = """
 import sys
 from slmc.farm.history.history import History
@@ -112,26 +117,57 @@ class HistoryCase:
     @pytest.mark.parametrize("verb", ["update {} set id = id + 1", "delete from {}"])
     def test_nothing_is_changed_or_removed(self, where: str, table: str, verb: str) -> None:
         history = History.open(where)
-        one = night(1, run(series()))
+        one = night(1, run(series()), controls=[CONTROL])
         history.add(one)
-        statement = verb.replace("id", "night") if table == "results" else verb
+        statement = verb.replace("id", "night") if table in ("results", "controls") else verb
         with pytest.raises(DBAPIError, match=f"append-only: {table}"), writing(history) as connection:
             connection.execute(text(statement.format(table)))
         assert history.night("night-1") == one
 
     def test_an_older_history_is_brought_up_to_date(self, where: str) -> None:
-        """With what it holds: tables as version 0001 left them could still be changed."""
+        """With what it holds: tables as version 0001 left them could still be changed, and knew no ladders."""
         history = History(Address.parse(where), Address.parse(where).engine())
         with writing(history) as connection:
             schema.bring_up_to_date(connection, "0001")
-        one = night(1, run(series()))
-        history.add(one)
+        its = run(series())
+        assert its.circumstances is not None
         with writing(history) as connection:
+            for table, row in (
+                ("nights", {"name": "night-1", "started": BEGAN, "finished": BEGAN}),
+                ("series", its.series.model_dump()),
+                ("circumstances", circumstances_row(its.circumstances)),
+                ("results", {"night": 1, "series": 1, "circumstances": 1, "place": 0, **older(result_row(its))}),
+            ):
+                connection.execute(metadata.tables[table].insert().values(row))
             connection.execute(text("update results set reason = ''"))
         opened = History.open(where)
-        assert opened.night("night-1") == one
+        assert its.speed is not None
+        speed = its.speed.model_copy(update={"control_ms_p50": None})
+        kept = its.model_copy(update={"speed": speed, "device_class": None, "ladder": None})
+        assert opened.night("night-1") == Night(id="night-1", started=BEGAN, finished=BEGAN, runs=(kept,), controls=())
         with pytest.raises(DBAPIError, match="append-only"), writing(opened) as connection:
             connection.execute(text("update results set reason = ''"))
+        assert opened.add(night(2, its)) is True
+
+    def test_the_same_ladder_is_kept_once(self, where: str) -> None:
+        history = History.open(where)
+        for number in range(3):
+            history.add(night(number, run(series()), run(series("other"))))
+        with writing(history) as connection:
+            assert connection.execute(text("select count(*) from ladders")).scalar() == 1
+        other = night(4, run(series()).model_copy(update={"ladder": LADDER.model_copy(update={"more": 1})}))
+        history.add(other)
+        assert history.night("night-4") == other
+
+    def test_what_the_control_said_of_devices(self, where: str) -> None:
+        history = History.open(where)
+        failed = CONTROL.model_copy(update={"outcome": "fail", "reason": "was killed"})
+        late, early = night(2, run(series()), controls=[failed]), night(1, run(series()), controls=[CONTROL])
+        for one in (late, early):
+            history.add(one)
+        assert history.past().controls == [(0, CONTROL), (1, failed)]
+        with pytest.raises(HistoryError, match="its controls said otherwise"):
+            history.add(early.model_copy(update={"controls": (failed,)}))
 
     def test_a_newer_history_is_refused(self, where: str) -> None:
         history = History.open(where)
@@ -174,13 +210,15 @@ class HistoryCase:
         from alembic.autogenerate import compare_metadata
         from alembic.migration import MigrationContext
 
-        from slmc.farm.history.tables import metadata
-
         history = History.open(where)
         with writing(history) as connection:
             options = {"version_table": schema.VERSION_TABLE, "compare_type": True}
             context = MigrationContext.configure(connection, opts=options)
             assert compare_metadata(context, metadata) == []
+
+
+def older(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in NEWER}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import get_args
@@ -10,9 +11,22 @@ from typing import get_args
 import numpy as np
 from hypothesis import strategies as st
 
-from slmc.farm.record import Accuracy, Circumstances, Night, Outcome, Run, Series, Speed
+from slmc.farm.record import (
+    Accuracy,
+    Circumstances,
+    Control,
+    FlipShown,
+    Ladder,
+    Night,
+    Outcome,
+    Run,
+    RungShown,
+    Series,
+    Speed,
+)
 from slmc.farm.tracks import Evening, Past, Point, Track
 from slmc.names import BackendName, TargetName
+from slmc.validate.report import RungName
 
 BEGAN = datetime(2026, 1, 1, 22, tzinfo=UTC)
 WHERE = Circumstances(
@@ -23,6 +37,32 @@ WHERE = Circumstances(
     model="Phone 9",
     os="17.1",
     runtime="tvm neon",
+)
+
+_NOT_RUN = {"status": "not run", "right": None, "lost": None, "won": None, "changed": None}
+LADDER = Ladder.model_validate_json(
+    json.dumps(
+        {
+            "rungs": [
+                {"name": "reference", "status": "ran", "right": 3, "lost": None, "won": None, "changed": None},
+                {"name": "quantized", "status": "ran", "right": 2, "lost": 1, "won": 0, "changed": 1},
+                {"name": "compiled", **_NOT_RUN},
+                {"name": "device", "status": "ran", "right": 2, "lost": 0, "won": 0, "changed": 0},
+            ],
+            "flips": [
+                {
+                    "id": "2",
+                    "rung": "quantized",
+                    "kind": "lost",
+                    "text": "wire 200 to my sister",
+                    "expected": "transfer",
+                    "before": "transfer",
+                    "after": "balance",
+                }
+            ],
+            "more": 0,
+        }
+    )
 )
 
 
@@ -51,6 +91,7 @@ def speed(ratio: float = 1.0, variation: float = 0.01, verdict: str = "measured"
             "sustained": None,
             "load_ms": 12.0,
             "energy_mj": None,
+            "control_ms_p50": 2.0,
         }
     )
 
@@ -70,12 +111,15 @@ def run(
         speed=speed(ratio),
         peak_memory_bytes=30_000_000,
         memory_limit_bytes=None,
+        device_class=None,
+        ladder=LADDER,
     )
 
 
-def night(number: int, *runs: Run) -> Night:
+def night(number: int, *runs: Run, controls: Sequence[Control] = ()) -> Night:
     started = BEGAN + timedelta(days=number)
-    return Night(id=f"night-{number}", started=started, finished=started + timedelta(hours=3), runs=runs)
+    finished = started + timedelta(hours=3)
+    return Night(id=f"night-{number}", started=started, finished=finished, runs=runs, controls=tuple(controls))
 
 
 def past_of(nights: Sequence[Night]) -> Past:
@@ -104,6 +148,9 @@ def _point(evening: int, its: Run, where: int) -> Point:
         decision_ms_p50=measured and measured.decision_ms_p50,
         load_ms=measured and measured.load_ms,
         peak_memory_bytes=its.peak_memory_bytes,
+        memory_limit_bytes=its.memory_limit_bytes,
+        device_class=its.device_class,
+        control_ms_p50=measured and measured.control_ms_p50,
     )
 
 
@@ -118,13 +165,14 @@ _circumstances = st.builds(
     **dict.fromkeys(("recipe", "toolchain", "bundle", "model", "os", "runtime"), _words),
     control=st.none() | _words,
 )
+_OPTIONAL = ("prefill_tokens_per_s", "decode_tokens_per_s", "sustained", "energy_mj", "control_ms_p50")
 _speeds = st.builds(
     Speed,
     verdict=st.sampled_from(["measured", "unclear"]),
     variation=st.floats(min_value=0, allow_infinity=False),
     rounds=st.integers(1, 2**31 - 1),
     **dict.fromkeys(("ratio", "decision_ms_p50", "decision_ms_p95", "first_token_ms", "load_ms"), _positive),
-    **dict.fromkeys(("prefill_tokens_per_s", "decode_tokens_per_s", "sustained", "energy_mj"), st.none() | _positive),
+    **dict.fromkeys(_OPTIONAL, st.none() | _positive),
 )
 _series = st.builds(
     Series,
@@ -132,6 +180,32 @@ _series = st.builds(
     target=st.sampled_from(get_args(TargetName)),
     backend=st.sampled_from(get_args(BackendName)),
     device=_words,
+)
+_rungs = st.builds(
+    RungShown,
+    name=st.sampled_from(get_args(RungName)),
+    status=st.sampled_from(["ran", "failed", "not run"]),
+    **dict.fromkeys(("right", "lost", "won", "changed"), _counts),
+)
+_any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_flips = st.builds(
+    FlipShown,
+    rung=st.sampled_from(get_args(RungName)),
+    kind=st.sampled_from(["lost", "won", "other"]),
+    **dict.fromkeys(("id", "text", "expected", "before", "after"), _any_text),
+)
+_ladders = st.builds(
+    Ladder,
+    rungs=st.lists(_rungs, min_size=1, max_size=3).map(tuple),
+    flips=st.lists(_flips, max_size=3).map(tuple),
+    more=st.integers(0, 2**63 - 1),
+)
+_controls = st.builds(
+    Control,
+    device=_words,
+    outcome=st.sampled_from(["pass", "fail", "not run"]),
+    reason=_words,
+    decision_ms_p50=st.none() | _positive,
 )
 _runs = st.builds(
     Run,
@@ -143,6 +217,8 @@ _runs = st.builds(
     speed=st.none() | _speeds,
     peak_memory_bytes=_counts,
     memory_limit_bytes=_counts,
+    device_class=st.none() | _words,
+    ladder=st.none() | _ladders,
 )
 any_night = st.builds(
     Night,
@@ -150,4 +226,5 @@ any_night = st.builds(
     started=_moments,
     finished=_moments,
     runs=st.lists(_runs, max_size=4, unique_by=lambda one: one.series).map(tuple),
+    controls=st.lists(_controls, max_size=3, unique_by=lambda one: one.device).map(tuple),
 )

@@ -127,6 +127,9 @@ def _points(plan: Plan, number: int, random: np.random.Generator) -> list[Point]
                 decision_ms_p50=1.0,
                 load_ms=3.0,
                 peak_memory_bytes=None,
+                memory_limit_bytes=None,
+                device_class=None,
+                control_ms_p50=None,
             )
         )
     return found

@@ -11,7 +11,7 @@ from slmc.errors import HistoryError, InputError
 from slmc.farm.history.address import Address
 from slmc.farm.history.history import History
 
-from .history_case import TABLES, HistoryCase
+from .history_case import CONTROL, TABLES, HistoryCase
 from .nights import night, run, series
 
 SECRET = "hunter2"
@@ -25,7 +25,7 @@ class TestSqlite(HistoryCase):
     @pytest.mark.parametrize("table", TABLES)
     def test_nothing_is_replaced(self, where: str, table: str) -> None:
         """`or replace` deletes a row without a word to triggers on deletion."""
-        History.open(where).add(night(1, run(series())))
+        History.open(where).add(night(1, run(series()), controls=[CONTROL]))
         with sqlite3.connect(where) as raw:
             for columns in ("*", "rowid, *"):
                 names = [row[1] for row in raw.execute(f"pragma table_info({table})")]

@@ -38,7 +38,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *raised: Exception) -> tuple[Run |
     plan = SimpleNamespace(recipe=recipe, target=SimpleNamespace(name="android"), backend=SimpleNamespace(value="tvm"))
     waited: list[float] = []
     subject, device = cast(Any, SimpleNamespace(plan=plan)), cast(Any, SimpleNamespace(name="pixel"))
-    return measure(subject, device, cast(Any, None), SpeedPlan(), sleep=waited.append), waited
+    return measure(subject, device, SpeedPlan(), sleep=waited.append), waited
 
 
 @pytest.mark.parametrize("error", [LOST, FULL, RESTARTED])

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.markup import escape
 
+from slmc.backends.tvm.stored import stored_runner
 from slmc.cli.common import as_json, limit_option, open_store, store_option
 from slmc.cli.history import FILE, database_option
 from slmc.console import out, table
 from slmc.devices.opening import open_device
 from slmc.errors import GateFailed
+from slmc.farm.asking import DeviceAsker
 from slmc.farm.farm_file import load_farm
 from slmc.farm.history import open_history
 from slmc.farm.nightly import Order, Shard, run_night
@@ -68,7 +71,7 @@ def command(
         base=farm.parent,
         folder=store.root / "farm",
         store=store,
-        open_device=lambda name, at: open_device(at, name=name),
+        open_device=lambda name, at: DeviceAsker(open_device(at, name=name), partial(stored_runner, store)),
         limit=limit,
     )
     night = run_night(order, only, shard)

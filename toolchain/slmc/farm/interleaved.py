@@ -92,4 +92,5 @@ def summarize(rounds: Rounds, plan: SpeedPlan) -> Speed:
         sustained=None,
         load_ms=rounds.load_ms,
         energy_mj=None,
+        control_ms_p50=statistics.median(one.decision_ms_p50 for one in rounds.control),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,19 +13,20 @@ import numpy as np
 
 from slmc import __version__
 from slmc.bundle.golden import evenly
-from slmc.devices.device import Device, Facts
+from slmc.devices.device import Facts
 from slmc.errors import DeviceError, SlmcError
 from slmc.evidence import reference_rung
+from slmc.farm.asking import Asker, Question
 from slmc.farm.farm_file import SpeedPlan
-from slmc.farm.interleaved import BUNDLE, CONTROL, run_rounds, summarize
-from slmc.farm.record import Accuracy, Circumstances, Outcome, Run, Series, Speed
-from slmc.on_device import Sent, Visit
+from slmc.farm.ladders import shown
+from slmc.farm.record import Accuracy, Circumstances, Outcome, Run, Series
+from slmc.on_device import Sent
 from slmc.plan import Plan
 from slmc.rungs import WATCHED
-from slmc.runners.contract import Environment, Result, Workload
+from slmc.runners.contract import Environment, Workload
 from slmc.runners.files import make, read_result, read_workload, write_workload
 from slmc.runners.launch import RunnerFailed
-from slmc.store import Entry, Store
+from slmc.store import Entry
 from slmc.target import MIB
 from slmc.validate.answered import asked_examples, read_answers
 from slmc.validate.ladder import Rung, judge
@@ -34,7 +35,6 @@ from slmc.validate.workload import TASK
 
 TRIES = 3
 RETRY_S = 30.0
-TASK_FILE, SPEED_FILE = "task.jsonl", "speed.jsonl"
 BELOW: tuple[RungName, ...] = ("quantized", "compiled", "app")
 """Rungs between the reference and the device, whose results lie beside the bundle."""
 
@@ -54,8 +54,7 @@ class Subject:
 
 def measure(
     subject: Subject,
-    device: Device,
-    store: Store,
+    asker: Asker,
     speed: SpeedPlan,
     *,
     device_class: str | None = None,
@@ -64,11 +63,11 @@ def measure(
     """What can't be measured is told in the run: no failure of a device or runner ends a night. A device that was lost,
     was full or restarted is tried TRIES times in all; a runner that failed by itself, once.
     """
-    series = series_of(subject.plan, device.name)
+    series = series_of(subject.plan, asker.name)
     for number in range(1, TRIES + 1):
         with TemporaryDirectory() as folder:
             try:
-                return _measure(subject, device, store, speed, series, device_class, Path(folder))
+                return _measure(subject, asker, speed, series, device_class, Path(folder))
             except RunnerFailed as failed:
                 run, again = not_run(series, f"the runner {failed.failure.what}", "fail"), failed.failure.restarted
             except SlmcError as error:
@@ -94,37 +93,34 @@ def not_run(series: Series, reason: str, outcome: Outcome) -> Run:
         speed=None,
         peak_memory_bytes=None,
         memory_limit_bytes=None,
+        device_class=None,
+        ladder=None,
     )
 
 
 def _measure(
-    subject: Subject,
-    device: Device,
-    store: Store,
-    plan: SpeedPlan,
-    series: Series,
-    device_class: str | None,
-    folder: Path,
+    subject: Subject, asker: Asker, plan: SpeedPlan, series: Series, device_class: str | None, folder: Path
 ) -> Run:
     workload = read_workload(subject.reference.folder / WATCHED)
-    write_workload(workload, folder / TASK_FILE)
-    write_workload(speed_workload(workload, plan.items), folder / SPEED_FILE)
-    bundles = {BUNDLE: subject.sent} | ({} if subject.control is None else {CONTROL: subject.control})
-    visit = Visit(device, store, bundles, {name: folder / name for name in (TASK_FILE, SPEED_FILE)})
-    visit.ask(BUNDLE, TASK_FILE, folder / "result.jsonl")
-    result = read_result(folder / "result.jsonl", workload)
-    speed = None if subject.control is None else _speed(visit, device, plan, folder)
+    question = Question(subject.sent, subject.control, folder / "task.jsonl", folder / "speed.jsonl", plan)
+    write_workload(workload, question.task)
+    write_workload(speed_workload(workload, plan.items), question.speed)
+    answered = asker.ask(question, folder)
+    result = read_result(answered.result, workload)
     limit = _limit(subject.plan, device_class)
-    outcome, reason = _judged(subject, workload, folder / "result.jsonl", result, limit)
+    report = _judged(subject, workload, answered.result)
+    outcome, reason = _outcome(report, result.footer.peak_memory_bytes, limit)
     return Run(
         series=series,
-        circumstances=_circumstances(subject, visit.facts, result.environment),
+        circumstances=_circumstances(subject, answered.facts, result.environment),
         outcome=outcome,
         reason=reason,
-        accuracy=_accuracy(subject.plan, workload, folder / "result.jsonl"),
-        speed=speed,
+        accuracy=_accuracy(subject.plan, workload, answered.result),
+        speed=answered.speed,
         peak_memory_bytes=result.footer.peak_memory_bytes,
         memory_limit_bytes=limit,
+        device_class=device_class,
+        ladder=shown(report),
     )
 
 
@@ -134,34 +130,24 @@ def speed_workload(workload: Workload, items: int) -> Workload:
     return make(workload.header.end_id, workload.header.choices, evenly(asked, items))
 
 
-def _speed(visit: Visit, device: Device, plan: SpeedPlan, folder: Path) -> Speed:
-    workload, path = read_workload(folder / SPEED_FILE), folder / "round.jsonl"
-
-    def ask(name: str) -> Result:
-        visit.ask(name, SPEED_FILE, path)
-        return read_result(path, workload)
-
-    return summarize(run_rounds(ask, device.state, plan), plan)
-
-
 # ---- What came of it ------------------------------------------------------------------------------------------------
 
 
-def _judged(subject: Subject, workload: Workload, path: Path, result: Result, limit: int | None) -> tuple[Outcome, str]:
-    """By the device's own gates, above the rungs that this machine climbed."""
+def _judged(subject: Subject, workload: Workload, path: Path) -> Report:
+    """The device above the rungs that this machine climbed."""
     below = [Rung(name, _there(subject.proof / f"{name}.jsonl")) for name in BELOW]
     ladder = [reference_rung(subject.reference), *below, Rung("device", path)]
-    found, reasons = _of_device(judge(subject.plan.recipe, workload, ladder))
-    peak = result.footer.peak_memory_bytes
+    return judge(subject.plan.recipe, workload, ladder)
+
+
+def _outcome(report: Report, peak: int | None, limit: int | None) -> tuple[Outcome, str]:
+    """By the device's own gates, and its memory."""
+    checks = [check for check in report.checks if check.rung == "device" and check.verdict != "pass"]
+    reasons = [f"{check.gate}: {check.evidence}" for check in checks]
     if limit is not None and peak is not None and peak > limit:
         return "fail", "; ".join([f"{peak / MIB:.0f} MiB of memory, of {limit / MIB:.0f} that it may take", *reasons])
-    return found, "; ".join(reasons)
-
-
-def _of_device(report: Report) -> tuple[Outcome, Sequence[str]]:
-    checks = [check for check in report.checks if check.rung == "device" and check.verdict != "pass"]
     worst: Outcome = "fail" if any(check.verdict == "fail" for check in checks) else "unclear" if checks else "pass"
-    return worst, [f"{check.gate}: {check.evidence}" for check in checks]
+    return worst, "; ".join(reasons)
 
 
 def _there(path: Path) -> Path | None:

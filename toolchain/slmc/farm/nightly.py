@@ -21,8 +21,8 @@ from pydantic import AwareDatetime
 
 from slmc import console, digest, pipeline
 from slmc.bundle.verify import verify
-from slmc.devices.device import Device
 from slmc.errors import InputError, RunnerError, SlmcError, did_you_mean
+from slmc.farm.asking import Asker
 from slmc.farm.farm_file import Farm, FarmDevice
 from slmc.farm.measure import Subject, measure, not_run, series_of
 from slmc.farm.record import Night, Run
@@ -36,8 +36,8 @@ from slmc.target import load_target
 
 BACKEND: BackendName = "tvm"
 """Whose bundles a device runs without an app."""
-OpenDevice = Callable[[str, str], Device]
-"""Name and address of a device to the device."""
+OpenDevice = Callable[[str, str], Asker]
+"""Name and address of a device to what asks it."""
 
 
 class Began(Strict):
@@ -83,7 +83,7 @@ def run_night(order: Order, only: Sequence[str] = (), shard: Shard = (1, 1)) -> 
     for name, recipe in pairs:
         work.setdefault(name, []).append(built[recipe, devices[name].target])
     runs = _on_all(order, devices, work, place)
-    return Night(id=order.id, started=began.started, finished=datetime.now(UTC), runs=tuple(runs))
+    return Night(id=order.id, started=began.started, finished=datetime.now(UTC), runs=tuple(runs), controls=())
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ def _run(order: Order, name: str, entry: FarmDevice, built: _Built) -> Run:
     if isinstance(built.subject, str):
         return not_run(series_of(built.plan, name), built.subject, "not run")
     try:
-        device = order.open_device(name, entry.at)
+        asker = order.open_device(name, entry.at)
     except SlmcError as error:
         return not_run(series_of(built.plan, name), str(error), "not run")
     try:
-        return measure(built.subject, device, order.store, order.farm.speed, device_class=entry.device_class)
+        return measure(built.subject, asker, order.farm.speed, device_class=entry.device_class)
     finally:
-        device.close()
+        asker.close()

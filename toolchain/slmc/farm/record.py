@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from slmc.names import BackendName, TargetName
 from slmc.strict import Strict
+from slmc.validate.report import RungName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -99,6 +100,46 @@ class Speed(Strict):
     """The first load's."""
     energy_mj: Positive | None
     """Of a decision, where the battery tells."""
+    control_ms_p50: Positive | None
+    """The control's own time, median over rounds: what a device that slows down as a whole is seen by. None in nights
+    that were kept before it was.
+    """
+
+
+class RungShown(Strict):
+    """A rung of the ladder that the device is the last of."""
+
+    name: RungName
+    status: Literal["ran", "failed", "not run"]
+    right: Count | None
+    """Of the task's items; None where it did not run. So are those below, and for the reference."""
+    lost: Count | None
+    """Items that the rung below it answered right and this one wrong."""
+    won: Count | None
+    changed: Count | None
+    """Answered otherwise than by the rung below, lost and won ones too."""
+
+
+class FlipShown(Strict):
+    """An item that was answered otherwise from some rung on."""
+
+    id: str
+    rung: RungName
+    kind: Literal["lost", "won", "other"]
+    text: str
+    expected: str
+    before: str
+    after: str
+
+
+class Ladder(Strict):
+    """Where answers changed on the way to the device."""
+
+    rungs: Annotated[tuple[RungShown, ...], Field(min_length=1)]
+    flips: tuple[FlipShown, ...]
+    """Lost ones first; not all where there are many."""
+    more: Count
+    """That are not told here."""
 
 
 class Run(Strict):
@@ -116,6 +157,21 @@ class Run(Strict):
     peak_memory_bytes: Count | None
     memory_limit_bytes: Count | None
     """Of the device's class."""
+    device_class: Words | None
+    """Of the target's, as the farm file names it."""
+    ladder: Ladder | None
+    """None where it was not judged."""
+
+
+class Control(Strict):
+    """What the frozen control said of a device before bundles were asked there."""
+
+    device: Words
+    outcome: Literal["pass", "fail", "not run"]
+    """Fail: it ended otherwise than it always did, so the device is not fit to say anything of a bundle."""
+    reason: Words
+    """Empty where it is a pass."""
+    decision_ms_p50: Positive | None
 
 
 class Night(Strict):
@@ -125,10 +181,15 @@ class Night(Strict):
     started: AwareDatetime
     finished: AwareDatetime
     runs: tuple[Run, ...]
+    controls: tuple[Control, ...]
+    """Of the devices that have one."""
 
     @model_validator(mode="after")
     def _once(self) -> Night:
-        seen = [run.series for run in self.runs]
-        if len(set(seen)) != len(seen):
-            raise ValueError("a series twice in one night")
+        for what, seen in (
+            ("a series", [run.series for run in self.runs]),
+            ("a device's control", [control.device for control in self.controls]),
+        ):
+            if len(set(seen)) != len(seen):
+                raise ValueError(f"{what} twice in one night")
         return self

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from slmc.farm.record import Circumstances, Series
+from slmc.farm.record import Circumstances, Control, Series
 
 
 class Evening(NamedTuple):
@@ -42,6 +42,9 @@ class Point(NamedTuple):
     decision_ms_p50: float | None
     load_ms: float | None
     peak_memory_bytes: int | None
+    memory_limit_bytes: int | None
+    device_class: str | None
+    control_ms_p50: float | None
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,5 @@ class Past:
     circumstances: Sequence[Circumstances]
     tracks: Sequence[Track]
     """By recipe, target, backend, device."""
+    controls: Sequence[tuple[int, Control]] = ()
+    """Each with its evening, in the order of nights."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, Table, func, select, text
 from slmc.errors import HistoryError
 from slmc.farm.history import schema
 from slmc.farm.history.address import WRITES, Address
-from slmc.farm.history.rows import circumstances_row, result_row, run_of
-from slmc.farm.history.tables import circumstances, nights, results, series
+from slmc.farm.history.rows import circumstances_row, control_of, ladder_row, result_row, run_of
+from slmc.farm.history.tables import circumstances, controls, ladders, nights, results, series
 from slmc.farm.record import Circumstances, Night, Series
 from slmc.farm.tracks import Evening, Past, Point, Track
 
@@ -113,6 +113,7 @@ def _insert(connection: Connection, night: Night) -> None:
             "series": _number(connection, series, run.series.model_dump()),
             "circumstances": run.circumstances
             and _number(connection, circumstances, circumstances_row(run.circumstances)),
+            "ladder": run.ladder and _number(connection, ladders, ladder_row(run.ladder)),
             "place": place,
             **result_row(run),
         }
@@ -120,6 +121,9 @@ def _insert(connection: Connection, night: Night) -> None:
     ]
     if rows:
         connection.execute(results.insert(), rows)
+    checks = [{"night": number, "place": place, **one.model_dump()} for place, one in enumerate(night.controls)]
+    if checks:
+        connection.execute(controls.insert(), checks)
 
 
 def _number(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
@@ -137,18 +141,43 @@ def _night(connection: Connection, name: str) -> Night | None:
     head = connection.execute(select(nights).where(nights.c.name == name)).mappings().one_or_none()
     if head is None:
         return None
-    every = select(results).where(results.c.night == head["id"]).order_by(results.c.place)
-    rows = [dict(row) for row in connection.execute(every).mappings()]
+    rows = _of_night(connection, results, head["id"])
     known_series, known_circumstances = (_by_number(connection, table) for table in (series, circumstances))
+    its_ladders = _by_number(connection, ladders, {row["ladder"] for row in rows})
     try:
-        runs = [run_of(known_series[row["series"]], known_circumstances.get(row["circumstances"]), row) for row in rows]
-        return Night(id=head["name"], started=head["started"], finished=head["finished"], runs=tuple(runs))
+        runs = [
+            run_of(
+                known_series[row["series"]],
+                known_circumstances.get(row["circumstances"]),
+                its_ladders.get(row["ladder"]),
+                row,
+            )
+            for row in rows
+        ]
+        checks = [control_of(row) for row in _of_night(connection, controls, head["id"])]
+        return Night(
+            id=head["name"],
+            started=head["started"],
+            finished=head["finished"],
+            runs=tuple(runs),
+            controls=tuple(checks),
+        )
     except ValueError as error:
         raise HistoryError(f"the history is damaged: night {name}: {error}") from None
 
 
-def _by_number(connection: Connection, table: Table) -> dict[int, Mapping[str, Any]]:
-    return {row["id"]: dict(row) for row in connection.execute(select(table)).mappings()}
+def _of_night(connection: Connection, table: Table, number: int) -> list[Mapping[str, Any]]:
+    """In the order that they stood in."""
+    every = select(table).where(table.c.night == number).order_by(table.c.place)
+    return [dict(row) for row in connection.execute(every).mappings()]
+
+
+def _by_number(
+    connection: Connection, table: Table, wanted: Collection[int | None] | None = None
+) -> dict[int | None, Mapping[str, Any]]:
+    """All of its rows, or the wanted ones."""
+    every = select(table) if wanted is None else select(table).where(table.c.id.in_(wanted))
+    return {row["id"]: dict(row) for row in connection.execute(every).mappings()}
 
 
 def _differing(before: Night, night: Night) -> str | None:
@@ -160,6 +189,8 @@ def _differing(before: Night, night: Night) -> str | None:
         if was.get(key) != now.get(key):
             state = "is not there" if key not in was else "is gone" if key not in now else "has other results"
             return f"the series {key} {state}"
+    if before.controls != night.controls:
+        return "its controls said otherwise"
     return None if before == night else "its series are in another order"
 
 
@@ -173,7 +204,8 @@ def _past(connection: Connection) -> Past:
     evening = {head[0]: index for index, head in enumerate(heads)}
     known = _by_number(connection, circumstances)
     index_of: dict[int | None, int | None] = {None: None, **{number: index for index, number in enumerate(known)}}
-    points: dict[int, list[Point]] = {}
+    checks = [dict(row) for row in connection.execute(select(controls).order_by(controls.c.place)).mappings()]
+    points: dict[int | None, list[Point]] = {}
     columns = (results.c.series, results.c.night, results.c.circumstances, *_MEASURED)
     for number, night, its, *measured in connection.execute(select(*columns)):
         points.setdefault(number, []).append(Point(evening[night], index_of[its], *measured))
@@ -187,4 +219,5 @@ def _past(connection: Connection) -> Past:
             Circumstances(**{name: row[name] for name in Circumstances.model_fields}) for row in known.values()
         ],
         tracks=sorted(tracks, key=lambda track: tuple(track.series.model_dump().values())),
+        controls=sorted(((evening[row["night"]], control_of(row)) for row in checks), key=lambda pair: pair[0]),
     )

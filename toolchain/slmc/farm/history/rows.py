@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slmc import digest
-from slmc.farm.record import Accuracy, Circumstances, Run, Series, Speed
+from slmc.farm.record import Accuracy, Circumstances, Control, Ladder, Run, Series, Speed
 
 Row = Mapping[str, Any]
 """By column, as the driver takes and gives it."""
@@ -22,8 +22,12 @@ def circumstances_row(value: Circumstances) -> dict[str, Any]:
     return {"digest": digest.of_value(value.model_dump()), **value.model_dump()}
 
 
+def ladder_row(value: Ladder) -> dict[str, Any]:
+    return {"digest": digest.of_value(value.model_dump()), "content": value.model_dump_json()}
+
+
 def result_row(run: Run) -> dict[str, Any]:
-    """Of `results`, without its keys; the bits as bytes."""
+    """Of `results`, without its keys and what is kept in other tables; the bits as bytes."""
     accuracy: Row = {name: run.accuracy and getattr(run.accuracy, name) for name in _ACCURACY}
     speed: Row = {name: run.speed and getattr(run.speed, name) for name in _SPEED}
     return {
@@ -31,13 +35,14 @@ def result_row(run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "peak_memory_bytes": run.peak_memory_bytes,
         "memory_limit_bytes": run.memory_limit_bytes,
+        "device_class": run.device_class,
         "answered": run.accuracy and base64.b64decode(run.accuracy.answered),
         **accuracy,
         **speed,
     }
 
 
-def run_of(series: Row, circumstances: Row | None, result: Row) -> Run:
+def run_of(series: Row, circumstances: Row | None, ladder: Row | None, result: Row) -> Run:
     """Raises ValueError where it is not what was once put in."""
     return Run(
         series=Series(**{name: series[name] for name in _SERIES}),
@@ -50,7 +55,14 @@ def run_of(series: Row, circumstances: Row | None, result: Row) -> Run:
         speed=None if result["verdict"] is None else Speed(**{name: result[name] for name in _SPEED}),
         peak_memory_bytes=result["peak_memory_bytes"],
         memory_limit_bytes=result["memory_limit_bytes"],
+        device_class=result["device_class"],
+        ladder=None if ladder is None else Ladder.model_validate_json(ladder["content"]),
     )
+
+
+def control_of(row: Row) -> Control:
+    """Raises ValueError likewise."""
+    return Control(**{name: row[name] for name in Control.model_fields})
 
 
 def _accuracy(result: Row) -> Accuracy | None:

@@ -1,7 +1,9 @@
 """The tables, as the newest migration leaves them.
 
     nights ──< results >── series           what is followed: recipe, target, backend, device
-                  └──────> circumstances    what it hung on: bundle, toolchain, OS, runtime, ...
+        │         ├──────> circumstances    what it hung on: bundle, toolchain, OS, runtime, ...
+        │         └──────> ladders          where answers changed on the way to the device
+        └──< controls                       what the frozen control said of each device
 
 A result has a night's numbers of a series in columns of their own, so that years of them are read without parsing.
 """
@@ -77,6 +79,27 @@ circumstances = Table(
     Column("runtime", Text, nullable=False),
 )
 
+ladders = Table(
+    "ladders",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # Night after night it is the same one, which is kept once.
+    Column("digest", Text, nullable=False, unique=True),
+    Column("content", Text, nullable=False),
+)
+
+controls = Table(
+    "controls",
+    metadata,
+    Column("night", Integer, ForeignKey("nights.id"), primary_key=True),
+    Column("device", Text, primary_key=True),
+    # Where in the night's list it stood.
+    Column("place", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decision_ms_p50", Double),
+)
+
 results = Table(
     "results",
     metadata,
@@ -107,4 +130,7 @@ results = Table(
     Column("sustained", Double),
     Column("load_ms", Double),
     Column("energy_mj", Double),
+    Column("control_ms_p50", Double),
+    Column("device_class", Text),
+    Column("ladder", Integer, ForeignKey("ladders.id")),
 )
