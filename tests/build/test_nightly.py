@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from slmc.cli import nightly as nightly_verb
 from slmc.devices.local import LocalTransport
 from slmc.devices.posix import PosixDevice
 from slmc.devices.transport import LostConnection
-from slmc.errors import InputError
+from slmc.errors import InputError, RecipeError
 from slmc.farm.asking import Asker, DeviceAsker
 from slmc.farm.farm_file import load_farm
 from slmc.farm.history import open_history
@@ -170,6 +172,37 @@ def test_a_recipe_that_cant_be_built_is_told_for_each_device(case: Case, tmp_pat
     night = run_night(replace(case.order, id="night-4", farm=farm))
     assert [run.outcome for run in night.runs] == ["not run", "not run"]
     assert all("no manifest.json" in run.reason for run in night.runs)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Callable[[str, str], Path]:
+    """The demo's recipe in a folder of its own, with something in it otherwise."""
+
+    def make(old: str, new: str) -> Path:
+        text = (DEMO / "recipe.yaml").read_text()
+        assert old in text
+        folder = shutil.copytree(DEMO, tmp_path / "broken")
+        (folder / "recipe.yaml").write_text(text.replace(old, new))
+        return folder
+
+    return make
+
+
+def test_a_recipe_that_cant_be_read_ends_no_night(case: Case, broken: Callable[[str, str], Path]) -> None:
+    folder = broken("name: intent-router", "name: [intent-router]")
+    farm = case.order.farm.model_copy(update={"recipes": (*case.order.farm.recipes, str(folder))})
+    night = run_night(replace(case.order, id="night-1", farm=farm), ["here"])
+    ours, theirs = night.runs
+    assert ours == case.night.runs[0]
+    assert (theirs.series.recipe, theirs.outcome) == ("broken", "not run")
+    assert "name" in theirs.reason
+
+
+def test_two_recipes_of_one_name(case: Case, broken: Callable[[str, str], Path]) -> None:
+    folder = broken("name: intent-router", "name: intent-router  # again")
+    farm = case.order.farm.model_copy(update={"recipes": (*case.order.farm.recipes, str(folder))})
+    with pytest.raises(RecipeError, match="two recipes of the name 'intent-router'"):
+        run_night(replace(case.order, id="night-5", farm=farm))
 
 
 def test_the_history_shows_the_night(case: Case, tmp_path: Path) -> None:

@@ -21,15 +21,15 @@ from pydantic import AwareDatetime
 
 from slmc import console, digest, pipeline
 from slmc.bundle.verify import verify
-from slmc.errors import InputError, RunnerError, SlmcError, did_you_mean
+from slmc.errors import InputError, RecipeError, RunnerError, SlmcError, did_you_mean
 from slmc.farm.asking import Asker
 from slmc.farm.farm_file import Farm, FarmDevice
-from slmc.farm.measure import Subject, measure, not_run, series_of
-from slmc.farm.record import Night, Run
+from slmc.farm.measure import Subject, measure, not_run
+from slmc.farm.record import Night, Run, Series
 from slmc.names import BackendName, TargetName
 from slmc.on_device import Sent
-from slmc.plan import Options, Plan, resolve
-from slmc.recipe import load_recipe
+from slmc.plan import Options, resolve
+from slmc.recipe import LoadedRecipe, load_recipe
 from slmc.store import Store
 from slmc.strict import Strict, read_json, write_json
 from slmc.target import load_target
@@ -69,28 +69,41 @@ def run_night(order: Order, only: Sequence[str] = (), shard: Shard = (1, 1)) -> 
     """Build and ask; `only` names recipes' folders and devices, and leaves out all others. Shards share the runs, for
     several machines that do a farm's work.
 
-    Raises InputError for a name that the farm has not; what fails on the way is told in the night's runs.
+    Raises InputError for a name that the farm has not, RecipeError for two recipes of one name; what else fails is told
+    in the night's runs.
     """
     devices = _chosen(order.farm.devices, only, [Path(one).name for one in order.farm.recipes])
     place = order.folder / "nights" / order.id
     place.mkdir(parents=True, exist_ok=True)
     began = _began(place / "night.json")
     number, count = shard
-    pairs = [(name, recipe) for name in devices for recipe in _recipes(order.farm, only)][number - 1 :: count]
-    wanted = dict.fromkeys((recipe, devices[name].target) for name, recipe in pairs)
-    built = {(recipe, target): _subject(order, order.base / recipe, target) for recipe, target in wanted}
-    work: dict[str, list[_Built]] = {}
+    wanted = _wanted(order, only)
+    pairs = [(name, recipe) for name in devices for recipe in wanted][number - 1 :: count]
+    work, built = dict[str, list[_Built]](), dict[tuple[str, TargetName], _Built]()
     for name, recipe in pairs:
-        work.setdefault(name, []).append(built[recipe, devices[name].target])
+        target = devices[name].target
+        if (recipe.name, target) not in built:
+            built[recipe.name, target] = _build(order, recipe, target)
+        work.setdefault(name, []).append(built[recipe.name, target])
     runs = _on_all(order, devices, work, place)
     return Night(id=order.id, started=began.started, finished=datetime.now(UTC), runs=tuple(runs), controls=())
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    name: str
+    recipe: LoadedRecipe | str
+    """Or why it can't be read; so below."""
+
+
+@dataclass(frozen=True)
 class _Built:
-    plan: Plan
+    recipe: str
+    target: TargetName
     subject: Subject | str
-    """Or why there is none."""
+
+    def series(self, device: str) -> Series:
+        return Series(recipe=self.recipe, target=self.target, backend=BACKEND, device=device)
 
 
 def _recipes(farm: Farm, only: Sequence[str]) -> list[str]:
@@ -116,17 +129,38 @@ def _began(path: Path) -> Began:
 # ---- Bundles --------------------------------------------------------------------------------------------------------
 
 
-def _subject(order: Order, recipe: Path, target: TargetName) -> _Built:
-    """Built and judged on this machine; what the store has is not made again."""
-    plan = resolve(load_recipe(recipe), load_target(target), Options(BACKEND))
+def _wanted(order: Order, only: Sequence[str]) -> list[_Wanted]:
+    """Raises RecipeError for two of one name: each is followed from night to night by its name."""
+    found = [one for folder in _recipes(order.farm, only) for one in _loaded(order.base / folder)]
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"two recipes of the name {twice!r}", where=order.base, todo="give one another name")
+    return found
+
+
+def _loaded(folder: Path) -> list[_Wanted]:
+    """A recipe of several adapters is as many; one that can't be read ends no night."""
     try:
+        return [_Wanted(one.recipe.name, one) for one in load_recipe(folder).each()]
+    except SlmcError as error:
+        return [_Wanted(folder.name, str(error))]
+
+
+def _build(order: Order, wanted: _Wanted, target: TargetName) -> _Built:
+    """Built and judged on this machine; what the store has is not made again."""
+    if isinstance(wanted.recipe, str):
+        return _Built(wanted.name, target, wanted.recipe)
+    try:
+        plan = resolve(wanted.recipe, load_target(target), Options(BACKEND))
         built = pipeline.build(plan, order.store, order.folder / "bundles", limit=order.limit)
         control = _control(order, target)
     except SlmcError as error:
-        return _Built(plan, f"could not be built: {error.what}")
+        return _Built(wanted.name, target, f"could not be built: {error.what}")
     assert built.reference is not None, "a plan of these options is validated"
     sent = Sent(built.bundle, built.manifest)
-    return _Built(plan, Subject(plan, sent, pipeline.proof_folder(built.bundle), built.reference, control))
+    proof = pipeline.proof_folder(built.bundle)
+    return _Built(wanted.name, target, Subject(plan, sent, proof, built.reference, control))
 
 
 def _control(order: Order, target: TargetName) -> Sent | None:
@@ -176,7 +210,7 @@ def _on_one(
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):
         for built in work:
-            path = place / f"{built.plan.recipe.recipe.name}@{name}.json"
+            path = place / f"{built.recipe}@{name}.json"
             if not path.is_file():
                 part = path.with_suffix(".part")
                 write_json(_run(order, name, entry, built), part)
@@ -188,11 +222,11 @@ def _on_one(
 
 def _run(order: Order, name: str, entry: FarmDevice, built: _Built) -> Run:
     if isinstance(built.subject, str):
-        return not_run(series_of(built.plan, name), built.subject, "not run")
+        return not_run(built.series(name), built.subject, "not run")
     try:
         asker = order.open_device(name, entry.at)
     except SlmcError as error:
-        return not_run(series_of(built.plan, name), str(error), "not run")
+        return not_run(built.series(name), str(error), "not run")
     try:
         return measure(built.subject, asker, order.farm.speed, device_class=entry.device_class)
     finally:
