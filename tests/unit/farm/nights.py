@@ -123,14 +123,19 @@ def night(number: int, *runs: Run, controls: Sequence[Control] = ()) -> Night:
 
 
 def past_of(nights: Sequence[Night]) -> Past:
-    """Of nights with one run each, all of one series."""
-    known = list(dict.fromkeys(one.runs[0].circumstances for one in nights))
-    points = [_point(index, one.runs[0], known.index(one.runs[0].circumstances)) for index, one in enumerate(nights)]
-    evenings = [Evening(one.id, one.started, one.finished, 1) for one in nights]
-    return Past(evenings, [one for one in known if one], [Track(nights[0].runs[0].series, points)])
+    """As a history gives them back."""
+    known = list(dict.fromkeys(its.circumstances for one in nights for its in one.runs if its.circumstances))
+    points: dict[Series, list[Point]] = {}
+    for index, one in enumerate(nights):
+        for its in one.runs:
+            where = None if its.circumstances is None else known.index(its.circumstances)
+            points.setdefault(its.series, []).append(_point(index, its, where))
+    tracks = [Track(its, points[its]) for its in sorted(points, key=lambda its: tuple(its.model_dump().values()))]
+    controls = [(index, control) for index, one in enumerate(nights) for control in one.controls]
+    return Past([Evening(one.id, one.started, one.finished, len(one.runs)) for one in nights], known, tracks, controls)
 
 
-def _point(evening: int, its: Run, where: int) -> Point:
+def _point(evening: int, its: Run, where: int | None) -> Point:
     answers, measured = its.accuracy, its.speed
     return Point(
         evening=evening,
@@ -151,6 +156,7 @@ def _point(evening: int, its: Run, where: int) -> Point:
         memory_limit_bytes=its.memory_limit_bytes,
         device_class=its.device_class,
         control_ms_p50=measured and measured.control_ms_p50,
+        decision_ms_p95=measured and measured.decision_ms_p95,
     )
 
 

@@ -22,10 +22,11 @@ VERBS = {
     "nightly": "Build a farm's recipes, ask them on its devices, and add the night to the history.",
     "history": "Show what the nights on devices measured, and what changed when.",
     "report": "Write the morning report of a night: pages, JUnit XML, JSON and Markdown.",
+    "select": "Write which bundle each device class and model is to have, as the history supports it.",
     "devices": "List the devices that are attached or named, and the state that they are in.",
     "targets": "List the targets and their backends.",
     "doctor": "Say what this machine can build and run, and what is missing.",
-    "schema": "Print the JSON Schema of a recipe, target, manifest, report, farm or night.",
+    "schema": "Print the JSON Schema of a recipe, target, manifest, report, farm, night or portfolio.",
 }
 
 

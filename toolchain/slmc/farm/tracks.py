@@ -45,6 +45,7 @@ class Point(NamedTuple):
     memory_limit_bytes: int | None
     device_class: str | None
     control_ms_p50: float | None
+    decision_ms_p95: float | None = None
 
 
 @dataclass(frozen=True)
