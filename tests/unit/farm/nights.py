@@ -151,12 +151,12 @@ def _point(evening: int, its: Run, where: int | None) -> Point:
         variation=measured and measured.variation,
         rounds=measured and measured.rounds,
         decision_ms_p50=measured and measured.decision_ms_p50,
+        decision_ms_p95=measured and measured.decision_ms_p95,
         load_ms=measured and measured.load_ms,
         peak_memory_bytes=its.peak_memory_bytes,
         memory_limit_bytes=its.memory_limit_bytes,
         device_class=its.device_class,
         control_ms_p50=measured and measured.control_ms_p50,
-        decision_ms_p95=measured and measured.decision_ms_p95,
     )
 
 

@@ -125,6 +125,7 @@ def _points(plan: Plan, number: int, random: np.random.Generator) -> list[Point]
                 variation=variation,
                 rounds=kind.rounds,
                 decision_ms_p50=1.0,
+                decision_ms_p95=1.0,
                 load_ms=3.0,
                 peak_memory_bytes=None,
                 memory_limit_bytes=None,

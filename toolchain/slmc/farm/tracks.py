@@ -40,12 +40,12 @@ class Point(NamedTuple):
     variation: float | None
     rounds: int | None
     decision_ms_p50: float | None
+    decision_ms_p95: float | None
     load_ms: float | None
     peak_memory_bytes: int | None
     memory_limit_bytes: int | None
     device_class: str | None
     control_ms_p50: float | None
-    decision_ms_p95: float | None = None
 
 
 @dataclass(frozen=True)
