@@ -31,6 +31,7 @@ from slmc.farm.history.history import History
 from slmc.farm.morning.site import write_site
 from slmc.farm.morning.standing import morning_of
 from slmc.farm.record import Accuracy, Circumstances, Control, FlipShown, Ladder, Night, Run, RungShown, Series, Speed
+from slmc.farm.tracks import Past
 from slmc.validate.report import RungName
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -113,8 +114,8 @@ def _ladder(recipe: int) -> Ladder:
     )
     return Ladder(
         rungs=tuple(
-            RungShown(name=name, status="ran", right=right, lost=lost, won=won, changed=changed)
-            for name, (lost, won, changed) in zip(names, counts, strict=True)
+            RungShown(name=name, status="ran", right=right + above, lost=lost, won=won, changed=changed)
+            for name, (lost, won, changed), above in zip(names, counts, (19, 0, 0, 0, 0), strict=True)
         ),
         flips=tuple(flip.model_copy(update={"id": str(number)}) for number in range(40)),
         more=0,
@@ -171,12 +172,16 @@ def timed(name: str, work: Callable[[], Value]) -> tuple[Value, float]:
     return value, seconds
 
 
+def _read(history: History) -> tuple[Past, Night | None]:
+    past = history.past()
+    return past, history.night(past.evenings[-1].id)
+
+
 def measure(options: argparse.Namespace, folder: Path) -> None:
     history, site = History.open(folder / "history.sqlite"), folder / "site"
     made = nights(options.nights, options.devices, options.recipes)
     timed("(write the history)", lambda: [history.add(one) for one in made])
-    past, reading = timed("read", history.past)
-    last = history.night(past.evenings[-1].id)
+    (past, last), reading = timed("read", lambda: _read(history))
     morning, judging = timed("judge", lambda: morning_of(past, last))
     _, writing = timed("write", lambda: write_site(morning, site))
     print(f"{'the report':30} {reading + judging + writing:6.2f} s")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from slmc.farm.morning.site import write_site
-from tests.unit.farm.morning_case import EARLIER, SLOWED, farm_nights, gone, kept, morning
+from tests.unit.farm.morning_case import EARLIER, SLOWED, farm_nights, flip, gone, kept, ladder, morning
 from tests.unit.farm.nights import WHERE, night, run, series
 
 from .browser import Browser, browsing, find_chromium
@@ -24,6 +24,8 @@ pytestmark = [
 ]
 PAGES = ("index.html", "recipe-router.html", f"device-{SLOWED}.html")
 LONG = "x" * 300
+HEBREW = "שלום לך"
+UNFOLD = "document.querySelectorAll('details').forEach(one => { one.open = true })"
 TOO_WIDE = """Array.from(document.querySelectorAll("body *"))
   .filter(one => one.getBoundingClientRect().right > innerWidth + 0.5 && !one.closest(".scroll"))
   .map(one => one.tagName + " " + one.textContent.slice(0, 60))"""
@@ -43,7 +45,8 @@ CONTRAST = """(() => {
     while (one && getComputedStyle(one).backgroundColor === "rgba(0, 0, 0, 0)") one = one.parentElement;
     return getComputedStyle(one).backgroundColor;
   };
-  return Math.min(...Array.from(document.querySelectorAll("h1, h2, p, b, a, li, td, th, .soft")).map(one => {
+  const told = "h1, h2, h3, p, b, i, a, li, td, th, dt, dd, bdi, summary, .soft";
+  return Math.min(...Array.from(document.querySelectorAll(told)).map(one => {
     const [low, high] = [luminance(getComputedStyle(one).color), luminance(behind(one))].sort((a, b) => a - b);
     return (high + 0.05) / (low + 0.05);
   }));
@@ -94,6 +97,7 @@ def test_a_page_fits_and_says_nothing_to_the_console(
 ) -> None:
     url = (site / page).as_uri()
     browser.open(url, width, 900, scheme)
+    browser.value(UNFOLD)
     assert browser.complaints() == []
     assert browser.requests() == [url]
     assert browser.value("document.documentElement.scrollWidth") == width
@@ -108,20 +112,51 @@ def test_a_page_fits_and_says_nothing_to_the_console(
 
 
 def test_a_wide_farm_scrolls_in_its_own_box(browser: Browser, tmp_path: Path) -> None:
-    """Many recipes, names and reasons without an end, and a system as long."""
+    """Many recipes; names, reasons, a system and texts of items without an end."""
+    texts = dict.fromkeys(("id", "text", "expected", "before", "after"), LONG)
+    flips = ladder(*(flip(number).model_copy(update=texts | {"id": f"{number}{LONG}"}) for number in range(9)))
     where = WHERE.model_copy(update={"os": LONG, "runtime": LONG})
     nights = []
     for number in range(5):
         recipes = [run(series(f"recipe-{index:02}", "shelf-1"), [True] * 40, where=where) for index in range(30)]
-        named = run(series(LONG, LONG), [True] * 40, where=where)
+        named = run(series(LONG, LONG), [True] * 40, where=where).model_copy(update={"ladder": flips})
         away = gone(series("away", LONG), LONG)
         nights.append(night(number, *recipes, named, away))
     write_site(morning(kept(nights, tmp_path)), tmp_path / "site")
     for path in sorted((tmp_path / "site").glob("*.html")):
         for width in (360, 1280) if "recipe-recipe" not in path.name else (360,):
             browser.open(path.as_uri(), width, 900)
+            browser.value(UNFOLD)
             assert browser.value("document.documentElement.scrollWidth") == width, path.name
             assert browser.value(TOO_WIDE) == [], path.name
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_ladder_keeps_its_words_whole_and_names_the_step_that_broke(
+    browser: Browser, site: Path, width: int
+) -> None:
+    browser.open((site / "recipe-router.html").as_uri(), width)
+    lines = (
+        "[...document.querySelectorAll('.ladder tbody:first-of-type th')].map(one => one.getClientRects()[0].height)"
+    )
+    assert max(browser.value(lines)) < 40  # none is broken into two
+    assert browser.value("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)")
+    red = browser.value("[...document.querySelectorAll('.ladder b.fail')].map(one => one.closest('tr').innerText)")
+    assert red[0].split()[0] == "quantized"
+
+
+def test_items_of_another_direction_do_not_turn_what_is_around_them(browser: Browser, tmp_path: Path) -> None:
+    texts = {"text": f"\u202e{HEBREW}", "before": HEBREW, "after": HEBREW, "expected": HEBREW}
+    its = run(series("router")).model_copy(update={"ladder": ladder(flip(30).model_copy(update=texts))})
+    write_site(morning(kept([night(0, its)], tmp_path)), tmp_path / "site")
+    browser.open((tmp_path / "site" / "recipe-router.html").as_uri(), 1280)
+    item = f"[...document.querySelectorAll('li')].find(one => one.textContent.includes('{HEBREW}'))"
+    kind = browser.value(f"{item}.querySelector('b').getBoundingClientRect().left")
+    text, before, after, expected, name = browser.value(
+        f"[...{item}.querySelectorAll('bdi')].map(one => one.getBoundingClientRect().left)"
+    )
+    assert kind < text
+    assert before < after < expected < name
 
 
 def test_the_mark_of_a_change_stands_where_it_happened(browser: Browser, site: Path) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from slmc.farm.history.history import History
 from slmc.farm.morning.standing import Morning, Standing, morning_of, until
-from slmc.farm.record import Night, Run, Series
+from slmc.farm.record import FlipShown, Ladder, Night, Run, RungShown, Series
+from slmc.validate.report import RungName
 
 from .nights import WHERE, night, run, series
 
@@ -18,6 +20,44 @@ ANSWERS = [index % 10 > 0 for index in range(4500)]
 NIGHTS = 14
 SLOWED, FULL, AWAY, SHAKY, QUIET, BACK, EARLIER = (f"shelf-{number}" for number in range(1, 8))
 LIMIT = 40 << 20
+
+
+def rung(name: RungName, right: int, lost: int = 0, won: int = 0) -> RungShown:
+    reference = name == "reference"
+    counts = (None, None, None) if reference else (lost, won, lost + won)
+    return RungShown(name=name, status="ran", right=right, **dict(zip(("lost", "won", "changed"), counts, strict=True)))
+
+
+def flip(number: int, rung: RungName = "device", kind: Literal["lost", "won", "other"] = "lost") -> FlipShown:
+    return FlipShown(
+        id=f"{number:04}",
+        rung=rung,
+        kind=kind,
+        text=f"could you wire {number} to my sister before the weekend",
+        expected="transfer",
+        before="transfer" if kind == "lost" else "card",
+        after="transfer" if kind == "won" else "balance",
+    )
+
+
+BELOW = (
+    rung("reference", 4067),
+    rung("quantized", 4050, 22, 5),
+    RungShown(name="compiled", status="not run", right=None, lost=None, won=None, changed=None),
+    rung("app", 4050),
+)
+QUANTIZED = (
+    *(flip(number, "quantized") for number in range(22)),
+    *(flip(n, "quantized", "won") for n in range(22, 27)),
+)
+
+
+def ladder(*flips: FlipShown, below: Sequence[RungShown] = BELOW, more: int = 0) -> Ladder:
+    """Above those rungs a device's, on which items flip so; QUANTIZED do below it."""
+    lost, won = (sum(one.kind == kind for one in flips) for kind in ("lost", "won"))
+    device = rung("device", 4050 - lost + won, lost, won)
+    every = sorted((*QUANTIZED, *flips), key=lambda one: ("lost", "won", "other").index(one.kind))
+    return Ladder(rungs=(*below, device), flips=tuple(every), more=more)
 
 
 def gone(its: Series, reason: str) -> Run:
@@ -29,6 +69,7 @@ def gone(its: Series, reason: str) -> Run:
             "accuracy": None,
             "speed": None,
             "peak_memory_bytes": None,
+            "ladder": None,
         }
     )
 
@@ -45,7 +86,7 @@ def _runs(number: int, random: Random) -> list[Run]:
     def measured(device: str, ratio: float = 1.0, system: str = "17.1") -> Run:
         where = WHERE.model_copy(update={"os": system})
         return run(series(device=device), ANSWERS, random.gauss(ratio, 0.003), where).model_copy(
-            update={"memory_limit_bytes": LIMIT}
+            update={"memory_limit_bytes": LIMIT, "device_class": "small", "ladder": ladder()}
         )
 
     full = measured(FULL)
@@ -53,7 +94,9 @@ def _runs(number: int, random: Random) -> list[Run]:
     assert shaky.speed is not None
     runs = [
         measured(SLOWED, 1.1 if updated else 1.0, "17.2" if updated else "17.1"),
-        full.model_copy(update={"outcome": "fail", "reason": "44 MiB of memory"}) if last else full,
+        full.model_copy(update={"outcome": "fail", "reason": "44 MiB of memory", "ladder": ladder(flip(30), flip(31))})
+        if last
+        else full,
         gone(series(device=AWAY), "not attached") if updated else measured(AWAY),
         shaky.model_copy(update={"speed": shaky.speed.model_copy(update={"verdict": "unclear", "variation": 0.2})}),
         measured(QUIET),

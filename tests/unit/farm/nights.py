@@ -200,7 +200,7 @@ _flips = st.builds(
     kind=st.sampled_from(["lost", "won", "other"]),
     **dict.fromkeys(("id", "text", "expected", "before", "after"), _any_text),
 )
-_ladders = st.builds(
+any_ladder = st.builds(
     Ladder,
     rungs=st.lists(_rungs, min_size=1, max_size=3).map(tuple),
     flips=st.lists(_flips, max_size=3).map(tuple),
@@ -224,7 +224,7 @@ _runs = st.builds(
     peak_memory_bytes=_counts,
     memory_limit_bytes=_counts,
     device_class=st.none() | _words,
-    ladder=st.none() | _ladders,
+    ladder=st.none() | any_ladder,
 )
 any_night = st.builds(
     Night,

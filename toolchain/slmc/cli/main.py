@@ -26,7 +26,7 @@ VERBS = {
     "devices": "List the devices that are attached or named, and the state that they are in.",
     "targets": "List the targets and their backends.",
     "doctor": "Say what this machine can build and run, and what is missing.",
-    "schema": "Print the JSON Schema of a recipe, target, manifest, report, farm, night or portfolio.",
+    "schema": "Print the JSON Schema of a recipe, target, manifest, report, farm, night, morning or portfolio.",
 }
 
 

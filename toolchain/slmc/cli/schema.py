@@ -7,6 +7,7 @@ import click
 from slmc.bundle.manifest import Manifest
 from slmc.cli.common import print_json
 from slmc.farm.farm_file import Farm
+from slmc.farm.morning.report_json import MorningReport
 from slmc.farm.portfolio import Portfolio
 from slmc.farm.record import Night
 from slmc.recipe import Recipe
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Strict]] = {
     "report": Report,
     "farm": Farm,
     "night": Night,
+    "morning": MorningReport,
     "portfolio": Portfolio,
 }
 

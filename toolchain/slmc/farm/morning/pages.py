@@ -17,17 +17,22 @@ from markupsafe import Markup
 from slmc.farm.changes import Followed, Metric
 from slmc.farm.morning import words
 from slmc.farm.morning.bands import Band, speed_bands
+from slmc.farm.morning.climbs import climbs
 from slmc.farm.morning.health import health
 from slmc.farm.morning.names import page, slug
+from slmc.farm.morning.placement import placement
 from slmc.farm.morning.standing import Morning, Standing
 from slmc.farm.morning.stories import still_worse, stories
 from slmc.farm.morning.trend import Mark, Trend, plot
+from slmc.farm.morning.visible import visible
 from slmc.farm.tracks import Past, Point
 
 NIGHTS = 365
 """The last ones, which plots and a device's counts are of."""
 MOST, NAMED = 30, 12
 """Stories of a kind, and series that a story names; the matrix has every series."""
+OPEN, LISTED = 5, 100
+"""Of the items that flipped on a rung: seen at once, and on the page at all."""
 MARKED = {"regression": "fail", "improvement": "pass"}
 TITLES: dict[Metric, str] = {"accuracy": "accuracy", "speed": "time, as a part of the control's"}
 LEAST: dict[Metric, float] = {"accuracy": 0.01, "speed": 0.02}
@@ -40,7 +45,11 @@ def pages(morning: Morning) -> Iterator[tuple[str, str]]:
     for recipe in _names(morning, "recipe"):
         its = [one for one in morning.standings if one.series.recipe == recipe]
         shown = [(one, _plots(morning, one)) for one in its]
-        yield page("recipe", recipe), _render("recipe", morning, recipe=recipe, shown=shown)
+        ladders = climbs(its)
+        climbed = {one.series for climb in ladders for one, _ in climb.devices}
+        rest = [one for one in its if one.series not in climbed]
+        values = {"recipe": recipe, "climbs": ladders, "unclimbed": rest, "shown": shown}
+        yield page("recipe", recipe), _render("recipe", morning, **values)
     for device in _names(morning, "device"):
         its = [one for one in morning.standings if one.series.device == device]
         found = health(morning.past, its, _first(morning))
@@ -63,7 +72,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(words=words, page=page, slug=slug, MOST=MOST, NAMED=NAMED)
+    environment.globals.update(words=words, page=page, slug=slug, placement=placement, visible=visible)
+    environment.globals.update(MOST=MOST, NAMED=NAMED, OPEN=OPEN, LISTED=LISTED)
     return environment
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
 from slmc.farm.changes import Change, Metric
 from slmc.farm.judgement import Call
 from slmc.farm.morning import words
+from slmc.farm.morning.climbs import Climb, climbs
 from slmc.farm.morning.standing import Morning, Standing, State
-from slmc.farm.record import Series
+from slmc.farm.record import FlipShown, RungShown, Series
 from slmc.farm.tracks import Past
+from slmc.names import BackendName, TargetName
 from slmc.strict import Strict
 from slmc.validate.statistics import Interval
 
@@ -52,23 +54,64 @@ class SeriesReport(Strict):
     """Of the time to the control's."""
     variation: float | None
     decision_ms_p50: float | None
+    decision_ms_p95: float | None
+    """Of the report's night, as are `sustained`, `energy_mj` and `memory_limit_bytes`."""
+    control_ms_p50: float | None
     load_ms: float | None
+    sustained: float | None
+    """Speed of the last minute of ten over that of the first."""
+    energy_mj: float | None
+    """Of a decision."""
     peak_memory_bytes: int | None
     memory_limit_bytes: int | None
-    """Of the report's night."""
+    device_class: str | None
+    model: str | None
+    os: str | None
+    runtime: str | None
+    """With its version and kernels or delegate."""
     told: tuple[ToldChange, ...]
     """By the report's night."""
     worse: tuple[ToldChange, ...]
     """By earlier ones, and it still stands."""
 
 
+class FlippedItem(FlipShown):
+    """At the first rung that answered it otherwise."""
+
+    devices: tuple[str, ...]
+    """Where a device answered it so; empty on the rungs below, which all devices share."""
+
+
+class DeviceRung(Strict):
+    device: str
+    rung: RungShown | None
+
+
+class LadderReport(Strict):
+    """Of a bundle: where answers broke on the way to the devices."""
+
+    recipe: str
+    target: TargetName
+    backend: BackendName
+    bundle: str
+    items: int | None
+    below: tuple[RungShown, ...]
+    """From the reference up to the device, the same for all devices."""
+    devices: tuple[DeviceRung, ...]
+    flips: tuple[FlippedItem, ...]
+    more: int
+    """Flips that the history did not keep, of the device that has most of them."""
+
+
 class MorningReport(Strict):
-    format: Annotated[int, Field(ge=1, le=1)] = 1
+    format: Literal[2] = 2
     night: str
     started: AwareDatetime
     finished: AwareDatetime
     states: dict[State, int]
     series: tuple[SeriesReport, ...]
+    ladders: tuple[LadderReport, ...]
+    """Of the report's night."""
 
 
 def report_of(morning: Morning) -> MorningReport:
@@ -78,11 +121,13 @@ def report_of(morning: Morning) -> MorningReport:
         finished=morning.night.finished,
         states=morning.counts(),
         series=tuple(_series(morning.past, one) for one in morning.standings),
+        ladders=tuple(_ladder(climb) for climb in climbs(morning.standings)),
     )
 
 
 def _series(past: Past, one: Standing) -> SeriesReport:
-    point = one.point
+    point, speed = one.point, None if one.run is None else one.run.speed
+    where = None if point.circumstances is None else past.circumstances[point.circumstances]
     return SeriesReport(
         series=one.series,
         state=one.state,
@@ -95,11 +140,34 @@ def _series(past: Past, one: Standing) -> SeriesReport:
         ratio=point.ratio,
         variation=point.variation,
         decision_ms_p50=point.decision_ms_p50,
+        decision_ms_p95=speed.decision_ms_p95 if speed else None,
+        control_ms_p50=point.control_ms_p50,
         load_ms=point.load_ms,
+        sustained=speed.sustained if speed else None,
+        energy_mj=speed.energy_mj if speed else None,
         peak_memory_bytes=point.peak_memory_bytes,
         memory_limit_bytes=one.limit,
+        device_class=point.device_class,
+        model=where.model if where else None,
+        os=where.os if where else None,
+        runtime=where.runtime if where else None,
         told=tuple(_change(past, change) for change in one.told),
         worse=tuple(_change(past, change) for change in one.worse),
+    )
+
+
+def _ladder(climb: Climb) -> LadderReport:
+    its = climb.series
+    return LadderReport(
+        recipe=its.recipe,
+        target=its.target,
+        backend=its.backend,
+        bundle=climb.bundle,
+        items=climb.items,
+        below=tuple(climb.below),
+        devices=tuple(DeviceRung(device=one.series.device, rung=rung) for one, rung in climb.devices),
+        flips=tuple(FlippedItem(**one.flip.model_dump(), devices=tuple(one.devices)) for one in climb.flips),
+        more=climb.more,
     )
 
 

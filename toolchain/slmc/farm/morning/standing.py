@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from slmc.errors import InputError, did_you_mean
 from slmc.farm.changes import Change, Followed, Metric, follow
-from slmc.farm.record import Night, Series
+from slmc.farm.record import Night, Run, Series
 from slmc.farm.tracks import Evening, Past, Point, Track
 
 State = Literal["fail", "not run", "regression", "worse", "can't tell", "pass", "not asked"]
@@ -28,12 +28,17 @@ class Standing:
     """By the metrics that it was ever measured in."""
     evening: int
     """The report's night: an index into the history's evenings."""
-    limit: int | None
-    """Bytes of memory that its device's class allows; None where none is known."""
+    run: Run | None
+    """The report's night's, whole; None where that did not ask it."""
 
     @property
     def series(self) -> Series:
         return self.track.series
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes of memory that its device's class allows; None where none is known."""
+        return None if self.run is None else self.run.memory_limit_bytes
 
     @property
     def point(self) -> Point:
@@ -172,13 +177,14 @@ def until(past: Past, night: str | None) -> Past:
 def morning_of(past: Past, night: Night | None, recipe: str | None = None) -> Morning:
     """The history's last night, all of it judged, and of that one recipe where it is named.
 
-    `night`: that night as it was added, for the limits of memory. Raises InputError for a recipe that no series has.
+    `night`: that night as it was added, for what only whole runs tell. Raises InputError for a recipe that no series
+    has.
     """
-    limits = {} if night is None else {run.series: run.memory_limit_bytes for run in night.runs}
+    runs = {} if night is None else {run.series: run for run in night.runs}
     followed = _by_series(follow(past))
     last = len(past.evenings) - 1
     standings = [
-        Standing(track, followed.get(track.series, {}), last, limits.get(track.series))
+        Standing(track, followed.get(track.series, {}), last, runs.get(track.series))
         for track in past.tracks
         if track.points and recipe in (None, track.series.recipe)
     ]

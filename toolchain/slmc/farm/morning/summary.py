@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from slmc.farm.morning import words
-from slmc.farm.morning.standing import Morning, Standing
+from slmc.farm.morning.standing import STATES, Morning, Standing
 from slmc.farm.morning.stories import Story, stories
 
 MOST, NAMED = 20, 10
@@ -15,7 +15,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>!|~&$]|:(?=//)|(?<=www)\.)")
 
 
 def summary(morning: Morning) -> str:
-    """Changes first, then what is not a pass."""
+    """Changes first, then what is not a pass, the worst first."""
     parts = [f"## Night {markdown(morning.night.id)}", markdown(words.headline(morning))]
     told = stories(morning)
     for title in dict.fromkeys(story.title for story in told):
@@ -23,7 +23,7 @@ def summary(morning: Morning) -> str:
         parts.append("\n".join([f"**{title}**", "", *lines[:MOST], *_more(lines)]))
     if not told:
         parts.append("Nothing changed that the test can tell.")
-    rest = [one for one in morning.standings if one.state != "pass"]
+    rest = sorted((one for one in morning.standings if one.state != "pass"), key=lambda one: STATES.index(one.state))
     if rest:
         rows = [_row(morning, one) for one in rest[:MOST]]
         header = ["| recipe | device | verdict | accuracy | time | why |", "| --- | --- | --- | ---: | ---: | --- |"]
@@ -62,7 +62,10 @@ def _recipes(story: Story, found: Sequence[Standing]) -> list[str]:
 
 
 def _row(morning: Morning, one: Standing) -> str:
-    why = "; ".join(words.reasons(morning.past, one))
+    reasons = words.reasons(morning.past, one)
+    if one.state == "fail" and one.run is not None and one.run.ladder is not None:
+        reasons.append(words.lost(one.run.ladder))
+    why = "; ".join(filter(None, reasons))
     cells = (one.series.recipe, one.series.device, one.state, words.accuracy(one), words.speed(one), why)
     return f"| {' | '.join(map(markdown, cells))} |"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slmc.farm.changes import Change, Difference
 from slmc.farm.morning.standing import Morning, Standing, State
+from slmc.farm.record import Ladder
 from slmc.farm.tracks import Past
 from slmc.target import MIB
 from slmc.validate.words import NOTHING, percent, quantity, size
@@ -73,6 +74,13 @@ def reasons(past: Past, one: Standing) -> list[str]:
     return told + [f"still worse: {change(past, found)}" for found in one.worse]
 
 
+def lost(ladder: Ladder) -> str:
+    """At which rungs, the one that lost most first: "lost 22 at quantized, 0 at device". Empty where none lost any."""
+    told = [(rung.lost, rung.name) for rung in ladder.rungs if rung.lost or (rung.lost == 0 and rung.name == "device")]
+    told.sort(key=lambda each: -each[0])
+    return f"lost {', '.join(f'{count} at {name}' for count, name in told)}" if told and told[0][0] else ""
+
+
 def change(past: Past, found: Change, size: str | None = None) -> str:
     """Its size with its interval, or as it is given; its nights, and what else was new then."""
     what = ", ".join(difference(each) for each in found.differences) or "nothing that is recorded changed"
@@ -92,10 +100,10 @@ def _told(found: Change, value: float) -> str:
 
 
 def difference(each: Difference) -> str:
-    return f"{each.name} {_short(each.was)} → {_short(each.now)}"
+    return f"{each.name} {short(each.was)} → {short(each.now)}"
 
 
-def _short(value: str | None) -> str:
+def short(value: str | None) -> str:
     """A digest's beginning is enough for a person."""
     if value is None:
         return "none"
