@@ -272,7 +272,8 @@ def _last_word(nights: Sequence[Night], phone: Phone, choice: Choice) -> str | N
     seen, word = False, None
     for one in nights:
         bundles = {its.series: its.circumstances.bundle for its in one.runs if its.circumstances is not None}
-        seen = seen or choice.bundle in bundles.values()
+        recipe = phone.series(choice.backend).recipe
+        seen = seen or any(bundle == choice.bundle for its, bundle in bundles.items() if its.recipe == recipe)
         for its in one.runs:
             of_it = bundles.get(its.series, choice.bundle if seen else None) == choice.bundle
             if of_it and its.series == phone.series(choice.backend) and its.outcome != "not run":
