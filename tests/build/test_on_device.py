@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from slmc import on_device
+from slmc import digest, on_device
 from slmc.backends.tvm.library import zig_tools
+from slmc.backends.tvm.stored import stored_runner
 from slmc.bundle.manifest import Manifest, read_manifest
 from slmc.cli import devices
 from slmc.devices.adb import AdbTransport
+from slmc.devices.apple import AppleDevice
 from slmc.devices.device import Facts
+from slmc.devices.devicectl import Devicectl
 from slmc.devices.local import LocalTransport
+from slmc.devices.patience import Clock
 from slmc.devices.posix import PosixDevice
 from slmc.errors import DeviceError, InputError
 from slmc.pipeline import proof_folder, validate
 from slmc.runners.contract import Chosen, Result, Workload
 from slmc.runners.files import make, read_result, read_workload, write_workload
 from slmc.runners.launch import RunnerFailed
+from slmc.target import load_target
 
+from .. import apple_phone
 from ..adb_device import AdbServer, Phone, android_tools, arm64_emulator
 from .conftest import LIMIT, Demo
 
@@ -159,6 +166,24 @@ def test_a_phone_answers_as_the_app_does(
     assert found.environment.os.startswith("Android 14 (API 34)")
     device.clear()
     assert list(phone.storage.rglob("*.slm")) == []
+
+
+def test_an_iphone_answers_as_the_app_does(demo: Demo, bundle: Path, few: Workload, tmp_path: Path) -> None:
+    """By an app that is emulated, whose slm-run is this machine's; the connection is lost again and again."""
+    write_workload(few, tmp_path / "w")
+    library = stored_runner(demo.store, load_target("ios").native[0].triple)
+    program = stored_runner(demo.store, "x86_64-linux-gnu")
+    phone = apple_phone.Phone(tmp_path / "phone", program, runner=digest.of_file(library))
+    phone.fault = lambda call, words: {3: "before", 6: "after"}.get(call % 7)
+    control, app = Devicectl(apple_phone.UDID, phone.run), apple_phone.app_folder(tmp_path)
+    device = AppleDevice("phone", control, app, clock=Clock(sleep=lambda seconds: time.sleep(0.01)))
+    on_device.answer(device, demo.store, bundle, manifest_of(bundle), tmp_path / "w", tmp_path / "r")
+    found = read_result(tmp_path / "r", few)
+    check(found, bundle, few)
+    assert (found.environment.device, found.environment.os) == ("iPhone16,1", apple_phone.SYSTEM)
+    assert program.name not in {path.name for path in phone.documents.rglob("*")}
+    device.clear()
+    assert not phone.folder.exists()
 
 
 # ---- slmc devices ---------------------------------------------------------------------------------------------------

@@ -98,7 +98,11 @@ def check_bundle(bundle: Path, manifest: Manifest) -> None:
 
 
 def triple_of(facts: Facts) -> str:
-    """What the runner is built for. Android runs Linux's, which is static. Raises InputError for no such machine."""
+    """What the runner is built for. Android runs Linux's, which is static; iOS has it in an app. Raises InputError for
+    no such machine.
+    """
+    if facts.system == "ios":
+        return load_target("ios").native[0].triple
     if facts.system == "macos" and facts.machine == "aarch64":
         return load_target("metal").native[0].triple
     if facts.system in ("linux", "android") and facts.machine in ("aarch64", "x86_64"):

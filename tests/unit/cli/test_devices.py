@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from slmc.cli import devices
+from slmc.devices.devicectl import Listed
 from slmc.errors import DeviceError, InputError, MissingToolError
 
 
@@ -37,7 +38,33 @@ def test_phones_without_their_package_are_told(monkeypatch: pytest.MonkeyPatch) 
     assert (phones["device"], phones["todo"]) == ("adb", "pip install 'slmc[farm]'")
 
 
+def test_iphones_are_listed_with_what_is_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = (Listed("AAAA", "", ""), Listed("BBBB", "Developer Mode is off", "turn it on"))
+    monkeypatch.setattr(devices, "_phones", list)
+    monkeypatch.setattr(devices, "listed", lambda: found)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/xcrun" if name == "xcrun" else None)
+    monkeypatch.delenv("SLMC_IOS_RUNNER", raising=False)
+    told = json.loads(CliRunner().invoke(devices.command, ["--json"], catch_exceptions=False).stdout)[1:]
+    assert [(one["device"], one["problem"]) for one in told] == [
+        ("apple:AAAA", "an iPhone needs the runner app"),
+        ("apple:BBBB", "Developer Mode is off"),
+    ]
+    assert "--runner-app" in told[0]["todo"]
+    assert told[1]["todo"] == "turn it on"
+
+
+def test_a_mac_without_devicectl_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise DeviceError("unable to find utility", todo="install Xcode")
+
+    monkeypatch.setattr(devices, "_phones", list)
+    monkeypatch.setattr(devices, "listed", refuse)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/xcrun")
+    told = json.loads(CliRunner().invoke(devices.command, ["--json"], catch_exceptions=False).stdout)[1]
+    assert (told["device"], told["todo"]) == ("apple", "install Xcode")
+
+
 def test_what_is_no_device_is_refused() -> None:
-    for written in ("usb:1", "ssh:", "adb:", "ssh:-oProxyCommand=x", ""):
+    for written in ("usb:1", "ssh:", "adb:", "apple:", "ssh:-oProxyCommand=x", ""):
         asked = CliRunner().invoke(devices.command, [written])
         assert isinstance(asked.exception, InputError), written

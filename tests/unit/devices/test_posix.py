@@ -16,7 +16,8 @@ import pytest
 from slmc.devices import posix
 from slmc.devices.device import File
 from slmc.devices.local import LocalTransport
-from slmc.devices.posix import Clock, PosixDevice
+from slmc.devices.patience import Clock
+from slmc.devices.posix import PosixDevice
 from slmc.devices.transport import LostConnection, Output
 from slmc.errors import DeviceError, InputError
 

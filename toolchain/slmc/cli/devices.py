@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from slmc.cli.common import as_json, print_json
+from slmc.backends.tvm.runner_project import write_project
+from slmc.cli.common import as_json, open_store, print_json, store_option
 from slmc.console import out, table
 from slmc.devices.adb import attached
 from slmc.devices.device import Facts, State
+from slmc.devices.devicectl import listed
 from slmc.devices.opening import adb_server, open_device
 from slmc.devices.transport import LostConnection
 from slmc.errors import DeviceError, InputError, MissingToolError, SlmcError
@@ -32,14 +36,25 @@ class Seen:
 
 @click.command("devices")
 @click.argument("devices", nargs=-1, metavar="[DEVICE]...")
+@click.option(
+    "--runner-app",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Write the Xcode project of the app that iPhones need, and end.",
+)
+@store_option
 @as_json
-def command(devices: Sequence[str], as_json: bool) -> None:
-    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT] or adb:SERIAL.
+def command(devices: Sequence[str], runner_app: Path | None, store_folder: Path | None, as_json: bool) -> None:
+    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID.
 
-    Without any: this machine, and every phone that the adb server knows. Ends with exit code 22 where a named one can't
-    be used.
+    Without any: this machine, every phone that the adb server knows, and on a Mac every iPhone and iPad that devicectl
+    lists. Ends with exit code 22 where a named one can't be used.
     """
-    seen = [_look(name) for name in devices] if devices else [_look("local"), *_phones()]
+    if runner_app is not None:
+        write_project(open_store(store_folder), runner_app)
+        out.print(f"runner app   {escape(str(runner_app))}: see README.md there")
+        return
+    seen = [_look(name) for name in devices] if devices else [_look("local"), *_phones(), *_apples()]
     if as_json:
         print_json([_plain(one) for one in seen])
     else:
@@ -79,6 +94,28 @@ def _phones() -> list[Seen]:
         else Seen(f"adb:{phone.serial}", None, None, None, phone.state, phone.todo)
         for phone in known
     ]
+
+
+def _apples() -> list[Seen]:
+    """None without Xcode's tools: then there is nothing to say of iPhones."""
+    if shutil.which("xcrun") is None:
+        return []
+    try:
+        known = listed()
+    except (DeviceError, MissingToolError) as error:
+        return [_not_seen("apple", error)]
+    return [
+        Seen(f"apple:{one.udid}", None, None, None, one.problem, one.todo) if one.problem else _apple(one.udid)
+        for one in known
+    ]
+
+
+def _apple(udid: str) -> Seen:
+    """Without the runner app a phone is there, and tells nothing."""
+    try:
+        return _look(f"apple:{udid}")
+    except InputError as error:
+        return _not_seen(f"apple:{udid}", error)
 
 
 def _plain(one: Seen) -> dict[str, object]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from slmc.errors import InputError
 from slmc.runners.contract import Failure
 from slmc.strict import Strict
 
-System = Literal["linux", "android", "macos"]
+System = Literal["linux", "android", "macos", "ios"]
+"""iOS is iPadOS too."""
 Thermal = Literal["none", "light", "moderate", "severe", "critical", "emergency", "shutdown"]
 """How far a system slows itself down, in Android's words."""
 THERMAL: tuple[Thermal, ...] = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -57,6 +59,13 @@ class File:
     sha256: str
 
 
+def check_name(name: str) -> None:
+    """Raises InputError for a name that leaves the device's folder."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or str(path) != name:
+        raise InputError(f"the name {name!r} of a file for a device", expected="a path that stays in its folder")
+
+
 class Device(Protocol):
     """Used by one thread at a time. A lost connection is taken up again for a while; then LostConnection is raised, and
     DeviceError where the device refuses.
@@ -77,10 +86,12 @@ class Device(Protocol):
     def run(self, command: Sequence[str], result: str, timeout_s: float) -> Failure | None:
         """Run a program that was pushed, the command's first word, in that folder, to its end; a failure where it
         leaves no file `result`, or died, was killed, or took longer. It goes on while the connection is lost.
+
+        A device whose programs are parts of apps has one of its own, which it holds against the one that was pushed.
         """
 
     def pull(self, name: str, to: Path) -> None:
-        """Fetch a file from the folder."""
+        """Fetch a file that the program wrote into the folder."""
 
     def clear(self) -> None:
         """End what was started and remove all that was brought."""

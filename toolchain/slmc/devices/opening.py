@@ -7,22 +7,33 @@ import re
 from pathlib import Path
 
 from slmc.devices.adb import AdbTransport
+from slmc.devices.apple import AppleDevice
+from slmc.devices.device import Device
+from slmc.devices.devicectl import Devicectl
 from slmc.devices.local import LocalTransport
-from slmc.devices.posix import PATIENCE_S, PosixDevice
+from slmc.devices.patience import PATIENCE_S
+from slmc.devices.posix import PosixDevice
+from slmc.devices.runner_app import VARIABLE, read_app
 from slmc.devices.ssh import SshTransport
 from slmc.devices.transport import Transport
 from slmc.errors import DeviceError, InputError
 
-FORMS = "local, ssh:[USER@]HOST[:PORT] or adb:SERIAL"
+FORMS = "local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID"
 ADB_PORT = "ANDROID_ADB_SERVER_PORT"
 """As adb's own programs know it: where the server listens that has the phones."""
 _SSH = re.compile(r"(?:(?P<user>[^@]+)@)?(?:\[(?P<literal>[^]]+)\]|(?P<host>[^:@\[\]]+))(?::(?P<port>\d{1,5}))?")
+_UDID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*")
 _ANDROID_ROOT = "/data/local/tmp/slmc"
 """Where adb's shell may write and run programs."""
 
 
-def open_device(written: str, *, name: str | None = None, patience_s: float = PATIENCE_S) -> PosixDevice:
+def open_device(written: str, *, name: str | None = None, patience_s: float = PATIENCE_S) -> Device:
     """Raises InputError for what is no device, LostConnection where it can't be reached."""
+    kind, _, udid = written.partition(":")
+    if kind == "apple" and _UDID.fullmatch(udid):
+        built = os.environ.get(VARIABLE)
+        app = read_app(None if built is None else Path(built))
+        return AppleDevice(name or written, Devicectl(udid), app, patience_s=patience_s)
     transport, root = _way(written)
     return PosixDevice(name or written, transport, root, patience_s=patience_s)
 

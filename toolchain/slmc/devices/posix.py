@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import secrets
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from slmc import console, digest
-from slmc.devices.device import Facts, File, State
+from slmc.devices.device import Facts, File, State, check_name
+from slmc.devices.patience import PATIENCE_S, Clock, Patience
 from slmc.devices.platforms import platform_of
-from slmc.devices.transport import LostConnection, Output, Transport
+from slmc.devices.transport import Output, Transport
 from slmc.errors import DeviceError, InputError
 from slmc.runners.contract import Failure
 from slmc.runners.files import partial_path
@@ -27,22 +25,11 @@ from slmc.runners.launch import TAIL, ending
 
 PIECE = 8 << 20
 """Bytes that are sent at once: what a lost connection can cost."""
-PATIENCE_S = 120.0
-"""How long a lost device is waited for."""
 POLL_S = 2.0
 DIGEST_S = 600.0
 """For the digests of all files on a slow card."""
 _DIGEST = 'sha256sum() { command sha256sum "$@" 2>/dev/null || shasum -a 256 "$@"; }'
 """Macs have another program for it."""
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time, so that tests need not wait."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 class PosixDevice:
@@ -56,8 +43,8 @@ class PosixDevice:
         self.name = name
         self._transport = transport
         self._root = root.rstrip("/")
-        self._patience_s = patience_s
         self._clock = clock or Clock()
+        self._patiently = Patience(patience_s, self._clock)
 
     def probe(self) -> Facts:
         return platform_of(self._told).facts(self._told)
@@ -70,7 +57,7 @@ class PosixDevice:
 
     def push(self, files: Mapping[str, File]) -> None:
         for name in files:
-            _check_name(name)
+            check_name(name)
         wanted = {file.sha256: file.path for file in files.values()}
         self._stop()
         self._done(f"mkdir -p {self._quoted('files')} {self._quoted('run')} && rm -rf {self._quoted('job')}")
@@ -84,7 +71,7 @@ class PosixDevice:
         self._lay_out(files)
 
     def pull(self, name: str, to: Path) -> None:
-        _check_name(name)
+        check_name(name)
         place, part = f"{self._root}/job/{name}", to.with_name(f"{to.name}.part")
         self._patiently(lambda: self._transport.fetch(place, part))
         told = self._told(f"{_DIGEST}; sha256sum < {shlex.quote(place)}", DIGEST_S).split()[0]
@@ -166,7 +153,7 @@ class PosixDevice:
     # ---- The program ------------------------------------------------------------------------------------------------
 
     def run(self, command: Sequence[str], result: str, timeout_s: float) -> Failure | None:
-        _check_name(result)
+        check_name(result)
         token = secrets.token_hex(8)
         self._stop()
         self._start(command, token, result)
@@ -247,21 +234,3 @@ class PosixDevice:
             todo = "free some storage on the device" if "No space left" in said else None
             raise DeviceError(f"a command failed ({output.code}): {said[-TAIL:]}", where=self._where(), todo=todo)
         return output.text
-
-    def _patiently(self, call: Callable[[], Found]) -> Found:
-        """Again while the connection is lost, in growing steps, for as long as there is patience."""
-        start, delay = self._clock.now(), 0.5
-        while True:
-            try:
-                return call()
-            except LostConnection:
-                if self._clock.now() + delay - start > self._patience_s:
-                    raise
-                self._clock.sleep(delay)
-                delay = min(2 * delay, 15.0)
-
-
-def _check_name(name: str) -> None:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or str(path) != name:
-        raise InputError(f"the name {name!r} of a file for a device", expected="a path that stays in its folder")

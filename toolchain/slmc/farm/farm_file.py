@@ -20,7 +20,7 @@ Seconds = Annotated[float, Field(ge=0)]
 class FarmDevice(Strict):
     """A device of the farm."""
 
-    at: str = Field(description="local, ssh:[USER@]HOST[:PORT] or adb:SERIAL")
+    at: str = Field(description="local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID")
     target: TargetName = Field(description="whose bundles it is asked")
     device_class: str | None = Field(
         default=None, description="of the target's, whose limit of memory it is held against; by default none"

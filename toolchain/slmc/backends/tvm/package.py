@@ -22,7 +22,6 @@ from slmc.backends.tvm.link import System, library_name, system_of
 
 HEADERS, FRAMEWORK, JAVA = (NATIVE / "slm.h", text.HEADER), "slm.xcframework", "java"
 _MODULE = "slm"
-_MODULE_MAP = f'module {_MODULE} {{\n  header "slm.h"\n  export *\n}}\n'
 _OF_APPLE = ("ios", "macos")
 
 
@@ -36,26 +35,41 @@ def package(triples: Sequence[str], out: Path, build: Callable[[str, Path], None
         if name != "ios":
             _copy_headers(out)
         if name == "macos":
-            _copy(path, out / FRAMEWORK / _identifier(triple) / path.name)
+            _copy(path, out / FRAMEWORK / identifier(triple) / path.name)
         if name in _OF_APPLE:
-            _write_module(out / FRAMEWORK / _identifier(triple) / "Headers" / _MODULE)
+            write_module(out / FRAMEWORK / identifier(triple), _MODULE, HEADERS)
         if name == "android":
             shutil.copytree(NATIVE / JAVA, out / JAVA)
-    slices = [_slice(triple) for triple in triples if system_of(triple).name in _OF_APPLE]
+    slices = {triple: library_name(triple) for triple in triples if system_of(triple).name in _OF_APPLE}
     if slices:
-        plist = {"AvailableLibraries": slices, "CFBundlePackageType": "XFWK", "XCFrameworkFormatVersion": "1.0"}
-        (out / FRAMEWORK / "Info.plist").write_bytes(plistlib.dumps(plist))
+        write_plist(out / FRAMEWORK, slices)
     return paths
 
 
-def _copy_headers(folder: Path) -> None:
-    for header in HEADERS:
+def write_plist(framework: Path, libraries: Mapping[str, str]) -> None:
+    """What an xcframework consists of: the name of each triple's library in its slice."""
+    slices = [_slice(triple, name) for triple, name in libraries.items()]
+    plist = {"AvailableLibraries": slices, "CFBundlePackageType": "XFWK", "XCFrameworkFormatVersion": "1.0"}
+    (framework / "Info.plist").write_bytes(plistlib.dumps(plist))
+
+
+def write_module(part: Path, module: str, headers: Sequence[Path]) -> None:
+    """Headers into a slice, for Swift as a module of the name, whose own header is the one that is called so."""
+    folder = part / "Headers" / module
+    _copy_headers(folder, headers)
+    text = f'module {module} {{\n  header "{module}.h"\n  export *\n}}\n'
+    (folder / "module.modulemap").write_text(text, encoding="ascii")
+
+
+def identifier(triple: str) -> str:
+    """The folder of a slice."""
+    system = system_of(triple)
+    return f"{system.name}-{_architecture(system)}{'-simulator' if system.simulator else ''}"
+
+
+def _copy_headers(folder: Path, headers: Sequence[Path] = HEADERS) -> None:
+    for header in headers:
         _copy(header, folder / header.name)
-
-
-def _write_module(folder: Path) -> None:
-    _copy_headers(folder)
-    (folder / "module.modulemap").write_text(_MODULE_MAP, encoding="ascii")
 
 
 def _copy(source: Path, to: Path) -> None:
@@ -68,13 +82,8 @@ def _place(triple: str) -> Path:
     if system.name == "android":
         return Path("jniLibs") / "arm64-v8a" / name
     if system.name == "ios":
-        return Path(FRAMEWORK) / _identifier(triple) / name
+        return Path(FRAMEWORK) / identifier(triple) / name
     return Path(name)
-
-
-def _identifier(triple: str) -> str:
-    system = system_of(triple)
-    return f"{system.name}-{_architecture(system)}{'-simulator' if system.simulator else ''}"
 
 
 def _architecture(system: System) -> str:
@@ -82,13 +91,13 @@ def _architecture(system: System) -> str:
     return "arm64" if system.machine == "aarch64" else system.machine
 
 
-def _slice(triple: str) -> dict[str, object]:
+def _slice(triple: str, name: str) -> dict[str, object]:
     """An entry of the framework's Info.plist, as `xcodebuild -create-xcframework` writes it."""
-    name, system = library_name(triple), system_of(triple)
+    system = system_of(triple)
     entry: dict[str, object] = {
         "BinaryPath": name,
         "HeadersPath": "Headers",
-        "LibraryIdentifier": _identifier(triple),
+        "LibraryIdentifier": identifier(triple),
         "LibraryPath": name,
         "SupportedArchitectures": [_architecture(system)],
         "SupportedPlatform": system.name,
