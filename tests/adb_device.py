@@ -155,9 +155,15 @@ class Phone:
         self._terms = Terms(f"device::{told}features={','.join(features)}".encode(), version, max_data)
         self._fuse = Fuse()
         self._wires: list[Wire] = []
+        self._changing = threading.RLock()
+        """Held by whoever takes it off its network or brings it back."""
         self._listener: socket.socket | None = None
         self._return: threading.Timer | None = None
-        self.port = 0
+        self._place = _bound(0)
+        """Keeps its port while it is away: another program's connection could have it."""
+        self.cuts = 0
+        """How often it was lost at random."""
+        self.port = int(self._place.getsockname()[1])
         self._lay_out(properties, android)
         self.limit(storage)
         self.heat()
@@ -178,11 +184,10 @@ class Phone:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._return is not None:
-            self._return.cancel()
         self.thaw()
         self.go_offline()
         self._kill()
+        self._place.close()
 
     # ---- What happens to it -----------------------------------------------------------------------------------------
 
@@ -197,7 +202,13 @@ class Phone:
     def lose_at_random(self, seed: int, mean: int) -> None:
         """Again and again, after `mean` bytes on average, the same with the same seed."""
         drawn = random.Random(seed)
-        self._fuse.set(lambda: int(drawn.expovariate(1 / mean)))
+
+        def draw() -> int:
+            self.cuts += 1
+            return int(drawn.expovariate(1 / mean))
+
+        self._fuse.set(draw)
+        self.cuts -= 1  # the first was drawn for nothing
 
     def stay(self) -> None:
         """Connected from now on, but for what is done to it."""
@@ -211,34 +222,40 @@ class Phone:
         self._fuse.awake.set()
 
     def go_offline(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-        self._cut()
+        """Until it is brought back, whatever was to bring it back before."""
+        with self._changing:
+            if self._return is not None:
+                self._return.cancel()
+                self._return = None
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                with suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
+                listener.close()
+            self._cut()
 
     def come_back(self) -> None:
         """Listen, at the port that it had before."""
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
-        listener.listen()
-        self.port = listener.getsockname()[1]
-        self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        with self._changing:
+            if self._listener is not None:
+                return
+            self._listener = _bound(self.port)
+            self._listener.listen()
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def be_offline(self, seconds: float) -> None:
-        self.go_offline()
-        self._return = threading.Timer(seconds, self.come_back)
-        self._return.daemon = True
-        self._return.start()
+        with self._changing:
+            self.go_offline()
+            timer = self._return = threading.Timer(seconds, lambda: self._come_back_by(timer))
+            timer.daemon = True
+            timer.start()
 
     def reboot(self, seconds: float = 0.5) -> None:
         """All its processes are killed; what it stores stays."""
-        self.go_offline()
-        self._kill()
-        self.be_offline(seconds)
+        with self._changing:
+            self.go_offline()
+            self._kill()
+            self.be_offline(seconds)
 
     def trust(self) -> None:
         """Its owner accepts the computer's key."""
@@ -263,6 +280,10 @@ class Phone:
         path = self._folder / "dumpsys" / service
         path.with_suffix(".new").write_text(text)
         path.with_suffix(".new").replace(path)
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._wires)
 
     def processes(self) -> list[psutil.Process]:
         """That were started on it, however long ago."""
@@ -341,13 +362,22 @@ class Phone:
             start_new_session=True,
         )
 
+    def _come_back_by(self, timer: threading.Timer) -> None:
+        with self._changing:
+            if self._return is timer:  # else something else has happened to it since
+                self.come_back()
+
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 connection, _ = listener.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 wire = Wire(connection, self._terms, self._fuse, self._serve, self._trusted)
-                self._wires.append(wire)
+                with self._changing:
+                    if self._listener is not listener:  # it went offline meanwhile
+                        wire.cut()
+                        return
+                    self._wires.append(wire)
                 threading.Thread(target=self._run, args=(wire,), daemon=True).start()
 
     def _run(self, wire: Wire) -> None:
@@ -365,6 +395,14 @@ class Phone:
                 with suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(left, timeout=1)
+
+
+def _bound(port: int) -> socket.socket:
+    """To a port that several may be bound to, while one of them listens."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind(("127.0.0.1", port))
+    return found
 
 
 def _link_toybox(folder: Path) -> None:
@@ -409,19 +447,26 @@ class AdbServer:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
         limit = time.monotonic() + 20
         while True:
-            try:
-                socket.create_connection(self.address, 1).close()
-                return
-            except OSError:
-                assert time.monotonic() < limit, self._log.read_text()
-                assert self._process.poll() is None, self._log.read_text()
-                time.sleep(0.02)
+            with suppress(OSError), socket.create_connection(self.address, 5) as asking:
+                asking.sendall(b"000chost:version")
+                if asking.recv(4) == b"OKAY":
+                    return
+            assert time.monotonic() < limit, self._log.read_text()
+            assert self._process.poll() is None, self._log.read_text()
+            time.sleep(0.02)
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def revive(self) -> bool:
+        """Start it again if it has died, as a farm's service would; whether it had."""
+        died = self._process is not None and self._process.poll() is not None
+        if died:
+            self.start()
+        return died
 
     def adb(
         self, *arguments: str, serial: str | None = None, stdin: bytes | None = None

@@ -187,3 +187,28 @@ def test_no_answer_can_do_harm(
             with suppress(DeviceError):
                 call()
     to.unlink(missing_ok=True)
+
+
+def test_no_server_is_started_for_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As adbutils would."""
+    started: list[object] = []
+    monkeypatch.setattr("adbutils._adb.subprocess.run", lambda command, **_: started.append(command))
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+
+    def answer_once() -> None:
+        request = b""
+        while not request:
+            connection, _ = listener.accept()
+            with connection:
+                request = connection.recv(1000)
+                if request:
+                    listener.close()
+                    connection.sendall(text("shell_v2"))
+
+    thread = threading.Thread(target=answer_once, daemon=True)
+    thread.start()
+    with pytest.raises(LostConnection, match="no adb server"):
+        AdbTransport(SERIAL, address).execute("true")
+    thread.join()
+    assert started == []

@@ -248,6 +248,33 @@ def test_a_restart_is_told(tmp_path: Path) -> None:
     assert failure.restarted
 
 
+def test_a_restart_before_the_program_has_a_number_is_told(tmp_path: Path) -> None:
+    class Restarted(LocalTransport):
+        def execute(self, script: str, timeout_s: float = 60) -> Output:
+            """In the middle of the start: of all that it does, there is only the folder."""
+            begun, _, rest = script.partition(" && { ( ")
+            if not rest or "run/" not in begun or list((tmp_path / "on it/run").iterdir()):
+                return super().execute(script, timeout_s)
+            super().execute(f"{begun}; }}; }}", timeout_s)
+            raise LostConnection("lost", where=self.address)
+
+    phone = device(tmp_path / "on it", Restarted())
+    phone.push({"program": program(tmp_path, "touch result")})
+    failure = phone.run(["program"], "result", 3600)
+    assert failure is not None
+    assert failure.restarted
+
+
+def test_a_program_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
+    class Slow(LocalTransport):
+        def execute(self, script: str, timeout_s: float = 60) -> Output:
+            return super().execute(script.replace("; echo $p > ", "; sleep 0.2; echo $p > "), timeout_s)
+
+    phone = device(tmp_path / "on it", Slow())
+    phone.push({"program": program(tmp_path, "touch result")})
+    assert phone.run(["program"], "result", 3600) is None
+
+
 def test_another_process_of_the_number_is_left_alone(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "1000"]) as other:
         folder = tmp_path / "run" / "old"

@@ -278,18 +278,27 @@ class _Service:
 
 
 def _client(server: tuple[str, int]) -> AdbClient:
-    """Raises LostConnection where no server answers: adbutils would start one, on whatever port."""
+    """Raises MissingToolError without adbutils, and for each request LostConnection where no server answers."""
     try:
-        from adbutils import AdbClient
+        from adbutils import AdbClient, AdbConnection
     except ImportError as error:
         raise MissingToolError(f"phones need adbutils: {error}", todo="pip install 'slmc[farm]'") from None
     host, port = server
-    try:
-        socket.create_connection(server, SILENT_S).close()
-    except OSError as error:
-        todo = f"`adb -P {port} start-server` on that machine"
-        raise LostConnection(f"no adb server: {error.strerror or error}", where=f"{host}:{port}", todo=todo) from None
-    return AdbClient(host, port, socket_timeout=SILENT_S)
+
+    class Connection(AdbConnection):  # type: ignore[misc]
+        def _safe_connect(self) -> socket.socket:
+            """adbutils' own starts a server where none answers at once, on whatever port."""
+            try:
+                return socket.create_connection(server, SILENT_S)
+            except OSError as error:
+                said, todo = error.strerror or error, f"`adb -P {port} start-server` on that machine"
+                raise LostConnection(f"no adb server: {said}", where=f"{host}:{port}", todo=todo) from None
+
+    class Client(AdbClient):  # type: ignore[misc]
+        def make_connection(self, timeout: float | None = None) -> AdbConnection:
+            return Connection(host, port)
+
+    return Client(host, port)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from slmc.runners.launch import TAIL, ending
 PIECE = 8 << 20
 """Bytes that are sent at once: what a lost connection can cost."""
 POLL_S = 2.0
+START_S = 60.0
+"""By then a program that was started has a number, or the device was restarted before it had."""
 DIGEST_S = 600.0
 """For the digests of all files on a slow card."""
 _DIGEST = 'sha256sum() { command sha256sum "$@" 2>/dev/null || shasum -a 256 "$@"; }'
@@ -180,7 +182,8 @@ class PosixDevice:
     def _watch(self, token: str, result: str, timeout_s: float) -> Failure | None:
         start, gone = self._clock.now(), False
         while True:
-            code, alive, finished = self._progress(token, result)
+            code, state, finished = self._progress(token, result)
+            alive = state == "alive" or (state == "starting" and self._clock.now() - start <= START_S)
             if code is not None:
                 return ending(code if code <= 128 else 0, code - 128 if code > 128 else None, finished)
             if gone and not alive:
@@ -192,15 +195,16 @@ class PosixDevice:
                 return Failure(cause="timeout", what=f"took longer than {timeout_s:g} s and was stopped")
             self._clock.sleep(POLL_S)
 
-    def _progress(self, token: str, result: str) -> tuple[int | None, bool, bool]:
-        """The exit code if there is one, whether it runs, and whether there is a finished result."""
+    def _progress(self, token: str, result: str) -> tuple[int | None, str, bool]:
+        """The exit code if there is one; starting, alive or gone; and whether there is a finished result."""
         folder = self._quoted("run", token)
         told = self._told(
-            f"cd {self._quoted('job')} && if [ ! -e {folder}/pid ] || {self._runs(folder)}; then echo alive; fi; "
+            f"cd {self._quoted('job')} && if [ ! -e {folder}/pid ]; then echo starting; "
+            f"elif {self._runs(folder)}; then echo alive; else echo gone; fi; "
             f"cat {folder}/code 2>/dev/null; if [ -e {shlex.quote(result)} ]; then echo finished; fi; true"
         ).split()
         codes = [int(word) for word in told if word.isdigit()]
-        return codes[0] if codes else None, "alive" in told, "finished" in told
+        return codes[0] if codes else None, told[0], "finished" in told
 
     def _runs(self, folder: str) -> str:
         """A condition, which sets p to the process. After a restart its number may be another's."""
