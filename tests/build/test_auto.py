@@ -19,7 +19,8 @@ from slmc.prompt import compile_prompt
 from slmc.quant.table import read_table
 from slmc.quantization import choose
 from slmc.recipe import load_recipe
-from slmc.store import SEAL, Store
+from slmc.seal import SEAL
+from slmc.store import Store
 from slmc.target import load_target
 from slmc.validate.report import Step, read_report
 

@@ -20,7 +20,8 @@ from slmc.bundle.golden import read_golden
 from slmc.bundle.verify import verify
 from slmc.errors import BundleError
 from slmc.pipeline import build
-from slmc.store import SEAL, Store
+from slmc.seal import SEAL
+from slmc.store import Store
 from slmc.validate.report import read_report
 
 from .conftest import DEMO, LIMIT, Demo

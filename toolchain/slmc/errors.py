@@ -22,6 +22,7 @@ An unnamed exception is a bug in slmc and keeps its traceback (exit code 70, fro
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
 from typing import ClassVar
@@ -45,6 +46,10 @@ class SlmcError(Exception):
         self.where = None if where is None else str(where)
         self.expected = None if expected is None else str(expected)
         self.todo = todo
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Whatever a kind's own constructor takes: an error crosses to another process as it is."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         named = (("where", self.where), ("expected", self.expected), ("next", self.todo))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from slmc import backends, console, on_device, rungs
+from slmc import backends, beside, console, on_device, rungs
 from slmc.artifacts import Checkpoint, MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.manifest import Manifest
 from slmc.checkpoint.reader import open_checkpoint
@@ -19,6 +19,7 @@ from slmc.sources import locate
 from slmc.store import Entry, Stage, Store
 from slmc.validate.ladder import Rung
 from slmc.validate.report import ReadBack, RungName
+from slmc.validate.sides import Side
 
 
 def reference_rung(reference: Entry) -> Rung:
@@ -79,6 +80,12 @@ def open_base(plan: Plan) -> Checkpoint | None:
     """The base on its own, to hold against; None where the recipe has no adapter."""
     recipe = plan.recipe.recipe
     return None if recipe.adapter is None else open_checkpoint(locate(plan.recipe, recipe.base, weights=True))
+
+
+def base_side(plan: Plan, store: Store, reference: Entry) -> Side | None:
+    """What the base answers without its adapter; None where the recipe has none."""
+    base = open_base(plan)
+    return None if base is None else beside.run_base(store, base, reference)
 
 
 def _survival(

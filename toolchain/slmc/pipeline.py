@@ -1,14 +1,16 @@
 """The whole story on one page: what `slmc build` does, stage by stage.
 
 Each stage takes what the one before it made and returns its own; the store remembers each
-result under the digest of all that went into it, so a second build only checks.
+result under the digest of all that went into it, so a second build only checks. An engine
+runs the stages, here or on other machines: what they take and return points into the store.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from slmc.checkpoint.reader import open_checkpoint
 from slmc.decisions import make_task
 from slmc.describe import confidence, make_golden, make_manifest, validation, where_run
 from slmc.devices.device import Device
-from slmc.evidence import app_rung, compiled_rung, device_rung, open_base, quantized_rung, reference_rung
+from slmc.engine import LOCAL, Engine
+from slmc.errors import SlmcError
+from slmc.evidence import app_rung, base_side, compiled_rung, device_rung, quantized_rung, reference_rung
 from slmc.guide import make_guide
 from slmc.integration import integration
 from slmc.on_device import check_bundle
@@ -46,7 +50,7 @@ class Built:
     reference: Entry | None
 
 
-def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> Built:
+def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None, engine: Engine = LOCAL) -> Built:
     """Build the plan's bundle into `out/<name>`; prove it where the plan says so.
 
     `limit` asks only so many items of the evaluation file. Raises SlmcError; a gate that the ladder breaks is no
@@ -57,23 +61,50 @@ def build(plan: Plan, store: Store, out: Path, *, limit: int | None = None) -> B
         backends.check_tools("tvm")  # whose library reads the task file in the app
     if plan.validate or plan.quantization.calibrated:
         rungs.check_reference()
-    merged = merge_stage(plan, store)
-    codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
-    reference = run_reference(plan, store, merged, codec, limit) if plan.validate else None
-    chosen = choose(plan, store, merged, codec, reference)
-    compiled = compile_stage(chosen.plan, store, chosen.quantized, codec)
-    delegation = backends.check_delegation(chosen.plan, compiled.folder)
-    golden = make_golden(chosen.plan, codec, reference)
-    task = task_stage(chosen.plan, store, compiled, chosen.quantized, codec)
-    manifest = make_manifest(chosen.plan, chosen.quantized, delegation, task)
-    guide = make_guide(manifest, compiled.folder, codec, golden)
-    content = Content(compiled, chosen.quantized, codec, golden, task, guide)
-    stored = _made(chosen.plan, store, chosen.plan.bundle, lambda folder, _: pack(content, manifest, folder))
+    start = engine.start
+    merged, codec = start("merge", merged_with_codec, plan, store).result()
+    asked = start("reference", run_reference, plan, store, merged, codec, limit) if plan.validate else None
+    judge_by = asked.result() if asked is not None and plan.quantization.method == "auto" else None
+    chosen = start("quantize", choose, plan, store, merged, codec, judge_by).result()
+    compiled = start("compile", compile_stage, chosen.plan, store, chosen.quantized, codec).result()
+    task = start("task", task_stage, chosen.plan, store, compiled, chosen.quantized, codec).result()
+    reference = None if asked is None else asked.result()
+    parts = (chosen.quantized, compiled, task, codec, reference)
+    stored = start("bundle", bundle_stage, chosen.plan, store, *parts).result()
     bundle = out / plan.name
-    deliver(stored.folder, bundle)
+    deliver(store.bring(stored), bundle)
     shutil.rmtree(proof_folder(bundle), ignore_errors=True)  # it was of the bundle that stood here before
-    report = None if reference is None else prove(chosen, store, bundle, merged, reference)
+    report = None if reference is None else prove(chosen, store, bundle, merged, reference, stored, engine=engine)
     return Built(bundle, read_manifest(bundle), report, reference)
+
+
+def build_each(
+    plans: Sequence[Plan], store: Store, out: Path, *, limit: int | None = None, engine: Engine = LOCAL
+) -> Iterator[Built | SlmcError]:
+    """What became of each plan, in their order. Plans that begin with the same merge are built one after another, so
+    that what they have in common is made once; others side by side, where the engine has room.
+    """
+
+    def outcome(plan: Plan) -> Built | SlmcError:
+        console.err.print(f"[bold]{plan.name}[/]")
+        try:
+            return build(plan, store, out, limit=limit, engine=engine)
+        except SlmcError as error:
+            return error
+
+    if engine.at_once == 1:
+        yield from map(outcome, plans)
+        return
+    groups: dict[str, list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault(plan.merge.key, []).append(plan)
+    pool = ThreadPoolExecutor(engine.at_once)
+    try:
+        made = {key: pool.submit(lambda group: list(map(outcome, group)), group) for key, group in groups.items()}
+        for plan in plans:
+            yield made[plan.merge.key].result().pop(0)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def validate(
@@ -85,10 +116,16 @@ def validate(
     rungs.check_reference()
     if device is not None:
         check_bundle(bundle, read_manifest(bundle))
-    merged = merge_stage(plan, store)
-    codec = compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
+    merged, codec = merged_with_codec(plan, store)
     reference = run_reference(plan, store, merged, codec, limit)
-    return prove(choose(plan, store, merged, codec, reference), store, bundle, merged, reference, device)
+    chosen = choose(plan, store, merged, codec, reference)
+    return prove(chosen, store, bundle, merged, reference, bundle, device=device)
+
+
+def merged_with_codec(plan: Plan, store: Store) -> tuple[MergedCheckpoint, Codec]:
+    """The merged model, and how the recipe's items become its tokens."""
+    merged = merge_stage(plan, store)
+    return merged, compile_prompt(plan.recipe, merged.folder, plan.recipe.examples(plan.recipe.recipe.data.evaluation))
 
 
 def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
@@ -104,8 +141,10 @@ def merge_stage(plan: Plan, store: Store) -> MergedCheckpoint:
 
 
 def compile_stage(plan: Plan, store: Store, quantized: QuantizedCheckpoint, codec: Codec) -> CompiledModel:
+    """Raises GateFailed where a delegate took over less than promised."""
     compile_ = backends.compiler(plan, store, codec)
     entry = _made(plan, store, plan.compile, lambda folder, advance: compile_(quantized, folder, advance))
+    backends.check_delegation(plan, entry.folder)
     return CompiledModel(entry.folder, plan.backend.value, plan.target.name, entry.key)
 
 
@@ -123,6 +162,23 @@ def task_stage(
     return _made(plan, store, plan.task, make).folder
 
 
+def bundle_stage(
+    plan: Plan,
+    store: Store,
+    quantized: QuantizedCheckpoint,
+    compiled: CompiledModel,
+    task: Path | None,
+    codec: Codec,
+    reference: Entry | None,
+) -> Path:
+    """The bundle as the store has it."""
+    golden = make_golden(plan, codec, reference)
+    manifest = make_manifest(plan, quantized, backends.check_delegation(plan, compiled.folder), task)
+    guide = make_guide(manifest, compiled.folder, codec, golden)
+    content = Content(compiled, quantized, codec, golden, task, guide)
+    return _made(plan, store, plan.bundle, lambda folder, _: pack(content, manifest, folder)).folder
+
+
 def run_reference(plan: Plan, store: Store, merged: MergedCheckpoint, codec: Codec, limit: int | None) -> Entry:
     with console.step("reference") as told:
         return told(rungs.run_reference(plan, store, merged, codec, limit))
@@ -134,11 +190,17 @@ def prove(
     bundle: Path,
     merged: MergedCheckpoint,
     reference: Entry,
+    asked: Path,
+    *,
     device: Device | None = None,
+    engine: Engine = LOCAL,
 ) -> Report:
-    """Climb the rest of the ladder, judge it, and leave results and report beside the bundle."""
+    """Climb the rest of the ladder, judge it, and leave results and report beside the bundle.
+
+    `asked` is where the rungs find the bundle: the same, or as the store has it.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        return _prove(chosen, store, bundle, merged, reference, device, Path(folder))
+        return _prove(chosen, store, bundle, merged, reference, asked, device, engine, Path(folder))
 
 
 def _prove(
@@ -147,26 +209,34 @@ def _prove(
     bundle: Path,
     merged: MergedCheckpoint,
     reference: Entry,
+    asked: Path,
     device: Device | None,
+    engine: Engine,
     folder: Path,
 ) -> Report:
-    plan, quantized, manifest = chosen.plan, chosen.quantized, read_manifest(bundle)
-    base = open_base(plan)
-    ladder = [
-        reference_rung(reference),
-        quantized_rung(plan, store, merged, quantized, reference),
-        compiled_rung(store, bundle, manifest, quantized, reference),
-        app_rung(store, bundle, manifest, reference),
-        device_rung(store, bundle, manifest, reference, device, folder),
+    plan, start, manifest = chosen.plan, engine.start, read_manifest(bundle)
+    started = [
+        start("quantized", quantized_rung, plan, store, merged, chosen.quantized, reference),
+        start("compiled", compiled_rung, store, asked, manifest, chosen.quantized, reference),
+        start("app", app_rung, store, asked, manifest, reference),
     ]
-    models: dict[RungName, MergedCheckpoint | QuantizedCheckpoint] = {"reference": merged, "quantized": quantized}
+    on_device = device_rung(store, bundle, manifest, reference, device, folder)
+    beside_it = start("base", base_side, plan, store, reference)
+    ladder = [reference_rung(reference), *(rung.result() for rung in started), on_device]
+    models: dict[RungName, MergedCheckpoint | QuantizedCheckpoint]
+    models = {"reference": merged, "quantized": chosen.quantized}
     in_torch = {rung.name: models[rung.name] for rung in ladder[:2] if isinstance(rung.outcome, Path)}
+    calibration = start("calibration", beside.run_calibration, plan, store, in_torch, reference).result()
+    base = beside_it.result()
+    outcomes = [rung.outcome for rung in ladder[:-1] if isinstance(rung.outcome, Path)]
+    for path in (*outcomes, *(side.result for side in (base, *calibration.values()) if side is not None)):
+        store.bring(path)
     report = judge(
         plan.recipe,
         read_workload(reference.folder / rungs.WATCHED),
         ladder,
-        base=None if base is None else beside.run_base(store, base, reference),
-        calibration=beside.run_calibration(plan, store, in_torch, reference),
+        base=base,
+        calibration=calibration,
         steps=chosen.steps,
     )
     judged = {"validation": validation(report), "confidence": confidence(report), "device": where_run(report)}

@@ -7,13 +7,13 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slmc import beside, console
+from slmc import console
 from slmc.artifacts import MergedCheckpoint, QuantizedCheckpoint
 from slmc.bundle.golden import evenly
 from slmc.checkpoint.adapter import WEIGHTS
 from slmc.checkpoint.adapter_config import CONFIG
 from slmc.checkpoint.unmerged import FOLDER, read_pairs
-from slmc.evidence import open_base, quantized_rung, reference_rung
+from slmc.evidence import base_side, open_base, quantized_rung, reference_rung
 from slmc.models.decoder import matrices
 from slmc.plan import Plan
 from slmc.prompt import Codec
@@ -25,8 +25,9 @@ from slmc.quant.table import read_table
 from slmc.rungs import WATCHED
 from slmc.runners import machine
 from slmc.runners.files import read_workload
+from slmc.seal import SEAL
 from slmc.sources import locate
-from slmc.store import SEAL, Entry, Store
+from slmc.store import Entry, Store
 from slmc.validate.gate import overall
 from slmc.validate.ladder import judge
 from slmc.validate.report import Step
@@ -136,12 +137,11 @@ def _judged(
     seconds: float,
 ) -> Step:
     """One step of `auto`: the ladder as far as the quantized rung."""
-    base = open_base(plan)
     report = judge(
         plan.recipe,
         read_workload(reference.folder / WATCHED),
         [reference_rung(reference), quantized_rung(plan, store, merged, quantized, reference)],
-        base=None if base is None else beside.run_base(store, base, reference),
+        base=base_side(plan, store, reference),
     )
     checks = [check for check in report.checks if check.rung == "quantized"]
     verdict, answers = overall(checks), report.rung("quantized").answers

@@ -23,20 +23,26 @@ def locate(recipe: LoadedRecipe, source: Source, *, weights: bool) -> Path:
         if not folder.is_dir():
             raise CheckpointError("not a folder", where=folder, expected="a Hugging Face model or adapter folder")
         return folder
-    return _fetch(str(source.hub), str(source.revision), ALL_FILES if weights else SMALL_FILES)
+    return fetch(str(source.hub), str(source.revision), weights=weights)
 
 
 def source_digest(recipe: LoadedRecipe, source: Source) -> str:
     """Digest of a local folder's content; on the hub the commit's hash already is one."""
     if source.path is None:
         return digest.of_value({"hub": source.hub, "revision": source.revision})
-    files = digest.of_folder(locate(recipe, source, weights=True))
-    return digest.of_value({name: found for name, found in files.items() if not name.endswith(_NOT_CONTENT)})
+    return digest.of_value(content(locate(recipe, source, weights=True)))
 
 
-def _fetch(repository: str, revision: str, patterns: tuple[str, ...]) -> Path:
+def content(folder: Path) -> dict[str, str]:
+    """Digest of each file of a local base or adapter that is its content."""
+    return {name: found for name, found in digest.of_folder(folder).items() if not name.endswith(_NOT_CONTENT)}
+
+
+def fetch(repository: str, revision: str, *, weights: bool = True) -> Path:
+    """The folder of a revision on the hub. Raises CheckpointError where it can't be had."""
     from huggingface_hub import snapshot_download
 
+    patterns = ALL_FILES if weights else SMALL_FILES
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # network, authorisation and missing repositories raise many kinds

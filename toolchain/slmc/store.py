@@ -6,13 +6,13 @@
     <root>/scratch/<key>/         what a long stage goes on from when it was interrupted, kept for a week
 
 A result appears by one rename when it is complete, so whatever stops a build leaves either
-nothing or all of it. Its files are checked against their digests whenever it is used.
+nothing or all of it. Its files are checked against their digests whenever it is used. Behind
+the folder there may be a shared store: what it has is fetched, what is made is added to it.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -26,10 +26,10 @@ from filelock import FileLock, Timeout
 
 from slmc import digest
 from slmc.errors import StoreError
+from slmc.seal import SEAL, Seal, key_of, parse_seal, seal
+from slmc.shared_store import SharedStore
 
-SEAL = ".stage.json"
 SCRATCH_S = 7 * 24 * 3600.0
-_SCHEMA = 1
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _STORAGE_ERRORS = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -42,6 +42,7 @@ class Entry:
     key: str
     folder: Path
     reused: bool
+    """It was here, or in the shared store."""
     seconds: float
     """What making it took, now or when it was made."""
 
@@ -55,45 +56,89 @@ class Stage:
 
     @property
     def key(self) -> str:
-        return digest.of_value({"stage": self.name, "schema": _SCHEMA, "inputs": dict(self.inputs)})
+        return key_of(self.name, self.inputs)
 
 
 class Store:
     """A folder of stage results. Safe with several builds at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: SharedStore | None = None) -> None:
         self.root = root
+        self.shared = shared
 
     @classmethod
-    def default(cls) -> Store:
-        """`$SLMC_STORE`, else `$XDG_CACHE_HOME/slmc`, else `~/.cache/slmc`."""
+    def default(cls, shared: SharedStore | None = None) -> Store:
+        """In `$SLMC_STORE`, else `$XDG_CACHE_HOME/slmc`, else `~/.cache/slmc`."""
         named = os.environ.get("SLMC_STORE")
         if named:
-            return cls(Path(named))
+            return cls(Path(named), shared)
         cache = os.environ.get("XDG_CACHE_HOME")
-        return cls((Path(cache) if cache else Path.home() / ".cache") / "slmc")
+        return cls((Path(cache) if cache else Path.home() / ".cache") / "slmc", shared)
 
     def has(self, stage: Stage) -> bool:
         """A finished result stands there; its content is checked only when it is used."""
-        return (self._folder(stage) / SEAL).is_file()
+        return (self.root / stage.name / stage.key / SEAL).is_file()
+
+    def shares(self, stage: Stage) -> bool:
+        """A finished result stands in the shared store."""
+        return self.shared is not None and self.shared.has(stage.name, stage.key)
 
     def obtain(self, stage: Stage, make: Callable[[Path], None]) -> Entry:
         """The stage's result: reused if it is there, else made by `make(folder)` in a fresh folder.
 
         Raises StoreError where the result was changed by hand or can't be written.
         """
-        folder = self._folder(stage)
+
+        def fill(work: Path) -> bool:
+            if self._fetch(stage.name, stage.key, work):
+                return True
+            begun = time.monotonic()
+            make(work)
+            seal(work, stage.name, stage.inputs, round(time.monotonic() - begun, 1))
+            return False
+
+        return self._obtain(stage.name, stage.key, fill)
+
+    def bring(self, path: Path) -> Path:
+        """A path into a result that another machine may have made: fetched where it isn't here.
+
+        Raises StoreError where it is nowhere, as obtain does, and ValueError for a path outside the store.
+        """
+        name, key, *_ = path.relative_to(self.root).parts
+
+        def fill(work: Path) -> bool:
+            if self._fetch(name, key, work):
+                return True
+            where = self.root if self.shared is None else self.shared
+            raise StoreError(f"the result of stage {name} is gone", where=where, todo="build again")
+
+        self._obtain(name, key, fill)
+        return path
+
+    def _obtain(self, name: str, key: str, fill: Callable[[Path], bool]) -> Entry:
+        """`fill` completes a folder, and tells whether it was fetched."""
+        folder = self.root / name / key
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._sweep()
             with FileLock(folder.with_suffix(".lock")):
-                reused = (folder / SEAL).is_file()
-                seconds = _verified(folder) if reused else self._make(stage, folder, make)
-                return Entry(stage.name, stage.key, folder, reused, seconds)
+                here = (folder / SEAL).is_file()
+                reused = here or self._appear(folder, fill)
+                closed = _verified(folder) if here else parse_seal((folder / SEAL).read_bytes(), folder)
+                # What an earlier build did not share is shared now.
+                if self.shared is not None and not (reused and self.shared.has(name, key)):
+                    self.shared.put(folder)
+                return Entry(name, key, folder, reused, closed.seconds)
         except OSError as error:
             if error.errno not in _STORAGE_ERRORS:
                 raise
             raise _storage_error(error, self.root) from error
+
+    def _fetch(self, name: str, key: str, work: Path) -> bool:
+        if self.shared is None:
+            return False
+        self.shared.prepare()
+        return self.shared.fetch(name, key, work)
 
     @contextmanager
     def scratch(self, stage: Stage) -> Iterator[Path]:
@@ -106,30 +151,18 @@ class Store:
         yield folder
         shutil.rmtree(folder)
 
-    def _folder(self, stage: Stage) -> Path:
-        return self.root / stage.name / stage.key
-
-    def _make(self, stage: Stage, folder: Path, make: Callable[[Path], None]) -> float:
+    def _appear(self, folder: Path, fill: Callable[[Path], bool]) -> bool:
+        """Let a folder be filled apart, and appear when it is whole."""
         work = self.root / "work" / uuid.uuid4().hex
         work.parent.mkdir(exist_ok=True)
         # Locked before it exists, so that no other build can take it for a dead one's.
         with FileLock(work.with_suffix(".lock")):
             try:
                 work.mkdir()
-                begun = time.monotonic()
-                make(work)
-                seconds = round(time.monotonic() - begun, 1)
-                seal = {
-                    "schema": _SCHEMA,
-                    "stage": stage.name,
-                    "inputs": stage.inputs,
-                    "files": digest.of_folder(work),
-                    "seconds": seconds,
-                }
-                (work / SEAL).write_text(json.dumps(seal, indent=1, sort_keys=True), encoding="utf-8")
+                fetched = fill(work)
                 _flush(work)
                 work.rename(folder)
-                return seconds
+                return fetched
             finally:
                 shutil.rmtree(work, ignore_errors=True)
                 work.with_suffix(".lock").unlink(missing_ok=True)
@@ -148,20 +181,20 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _verified(folder: Path) -> float:
-    """The seconds that a result took, its files checked against its seal."""
+def _verified(folder: Path) -> Seal:
+    """A result's seal, its files checked against it."""
     try:
-        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        sealed, seconds = seal["files"], float(seal["seconds"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"its seal can't be read ({error})") from None
+        closed = parse_seal((folder / SEAL).read_bytes(), folder)
+    except (OSError, StoreError) as error:
+        raise _damaged(folder, f"its seal can't be read ({getattr(error, 'what', error)})") from None
+    sealed = closed.files
     found = digest.of_folder(folder)
     found.pop(SEAL, None)
     for name in sorted(found.keys() | sealed.keys()):
         if found.get(name) != sealed.get(name):
             state = "is gone" if name not in found else "was added" if name not in sealed else "was changed"
             raise _damaged(folder, f"{name} {state} since the stage made it")
-    return seconds
+    return closed
 
 
 def _damaged(folder: Path, why: str) -> StoreError:

@@ -21,7 +21,7 @@ class Strict(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse(kind: type[Model], raw: object, path: Path, error: type[SlmcError]) -> Model:
+def parse(kind: type[Model], raw: object, path: object, error: type[SlmcError]) -> Model:
     """Validate parsed YAML, TOML or JSON. Raises `error` naming the file, the key and the mend."""
     try:
         # By way of JSON, whose rules let a list be a tuple while numbers and strings stay strict.

@@ -34,6 +34,12 @@ def test_help_imports_no_verb() -> None:
     assert all(verb in done.stdout for verb in VERBS)
 
 
+def test_a_build_on_one_machine_imports_nothing_of_others() -> None:
+    code = "import sys; import slmc.cli.build; assert not {'fsspec', 'ray', 'boto3', 'torch'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_named_failure_is_told_once_with_its_own_exit_code(recipe_folder: Path) -> None:
     (recipe_folder / "recipe.yaml").write_text("name: [")
     done = slmc("plan", str(recipe_folder))

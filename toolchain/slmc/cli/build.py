@@ -11,17 +11,21 @@ from slmc.cli.common import (
     backend_option,
     delegate_option,
     end_by_worst,
+    engine_option,
     limit_option,
     megabytes,
+    open_engine,
     open_store,
     print_json,
     recipe_argument,
+    shared_store_option,
     store_option,
     target_option,
 )
-from slmc.console import err, out
+from slmc.console import out
+from slmc.errors import SlmcError
 from slmc.names import BackendName, DelegateName
-from slmc.pipeline import Built, build, proof_folder
+from slmc.pipeline import Built, build_each, proof_folder
 from slmc.plan import Options, resolve
 from slmc.recipe import load_recipe
 from slmc.target import load_target
@@ -44,6 +48,8 @@ from slmc.validate.table import print_report
 @click.option("--validate/--no-validate", default=True, show_default=True, help="Climb the ladder and judge it.")
 @limit_option
 @store_option
+@shared_store_option
+@engine_option
 @as_json
 def command(
     recipe: Path,
@@ -54,6 +60,8 @@ def command(
     validate: bool,
     limit: int | None,
     store_folder: Path | None,
+    shared_url: str | None,
+    engine_name: str,
     as_json: bool,
 ) -> None:
     """Build RECIPE for a target; by default also prove it, and end with the verdict's exit code.
@@ -62,12 +70,15 @@ def command(
     """
     loaded, options = load_recipe(recipe), Options(backend, validate, delegate)
     plans = [resolve(one, load_target(target_name), options) for one in loaded.each()]
-    made = []
-    for plan in plans:
-        err.print(f"[bold]{plan.name}[/]")
-        made.append(build(plan, open_store(store_folder), destination, limit=limit))
+    made, store = [], open_store(store_folder, shared_url)
+    with open_engine(engine_name, store) as engine:
+        outcomes = list(build_each(plans, store, destination, limit=limit, engine=engine))
+    for built in outcomes:
+        if isinstance(built, SlmcError):
+            raise built
+        made.append(built)
         if not as_json:
-            _show(made[-1])
+            _show(built)
     if as_json:
         described = [_described(built) for built in made]
         print_json(described if loaded.recipe.adapters else described[0])

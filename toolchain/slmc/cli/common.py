@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from slmc.bundle.manifest import Manifest
+from slmc.engine import LOCAL, Engine
 from slmc.errors import GateFailed, GateUnclear, InputError
 from slmc.names import BackendName, DelegateName
 from slmc.plan import Options, Plan, resolve
 from slmc.provenance import data_digests
 from slmc.recipe import load_recipe
+from slmc.shared_store import ENVIRONMENT, SharedStore
 from slmc.store import Store
 from slmc.target import load_target
 from slmc.validate.report import Report
@@ -28,6 +32,20 @@ store_option = click.option(
     "store_folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results of stages are kept. [default: $SLMC_STORE, else ~/.cache/slmc]",
+)
+shared_store_option = click.option(
+    "--shared-store",
+    "shared_url",
+    metavar="URL",
+    help=f"Where machines share results: what is there is fetched, what is made is added. [default: ${ENVIRONMENT}]",
+)
+engine_option = click.option(
+    "--engine",
+    "engine_name",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What runs the stages: this machine, or the Ray cluster that it is part of.",
 )
 backend_option = click.option(
     "--backend", type=click.Choice(get_args(BackendName)), help="Instead of the recipe's or the target's choice."
@@ -47,8 +65,22 @@ recipe_option = click.option(
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Ask only so many evaluation items.")
 
 
-def open_store(folder: Path | None) -> Store:
-    return Store.default() if folder is None else Store(folder)
+def open_store(folder: Path | None, shared_url: str | None = None) -> Store:
+    url = shared_url or os.environ.get(ENVIRONMENT)
+    shared = SharedStore(url) if url else None
+    return Store.default(shared) if folder is None else Store(folder, shared)
+
+
+@contextmanager
+def open_engine(name: str, store: Store) -> Iterator[Engine]:
+    """Raises InputError where the cluster or what it needs is not there."""
+    if name == "local":
+        yield LOCAL
+        return
+    from slmc.cluster.engine import ray_engine
+
+    with ray_engine(store) as engine:
+        yield engine
 
 
 def print_json(value: object) -> None:

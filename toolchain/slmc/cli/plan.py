@@ -16,6 +16,7 @@ from slmc.cli.common import (
     open_store,
     print_json,
     recipe_argument,
+    shared_store_option,
     store_option,
     target_option,
 )
@@ -23,7 +24,7 @@ from slmc.console import out, table
 from slmc.names import ACTIVATIONS, Activations, BackendName, DelegateName, SchemeName
 from slmc.plan import Choice, Options, Plan, resolve
 from slmc.recipe import load_recipe
-from slmc.store import Store
+from slmc.store import Stage, Store
 from slmc.target import load_target
 
 
@@ -33,6 +34,7 @@ from slmc.target import load_target
 @backend_option
 @delegate_option
 @store_option
+@shared_store_option
 @as_json
 def command(
     recipe: Path,
@@ -40,10 +42,12 @@ def command(
     backend: BackendName | None,
     delegate: DelegateName | None,
     store_folder: Path | None,
+    shared_url: str | None,
     as_json: bool,
 ) -> None:
     """Show what building RECIPE would do: choices, sizes, memory by device class, stages in the store."""
-    loaded, options, store = load_recipe(recipe), Options(backend, delegate=delegate), open_store(store_folder)
+    loaded, options = load_recipe(recipe), Options(backend, delegate=delegate)
+    store = open_store(store_folder, shared_url)
     plans = [resolve(one, load_target(target_name), options) for one in loaded.each()]
     if as_json:
         described = [describe(plan, store) for plan in plans]
@@ -75,7 +79,10 @@ def describe(plan: Plan, store: Store) -> dict[str, object]:
             {
                 "method": step.quantization.method,
                 "budget": step.budget,
-                "stages": [{"name": s.name, "key": s.key, "stored": store.has(s)} for s in step.stages],
+                "stages": [
+                    {"name": s.name, "key": s.key, "stored": store.has(s), "shared": store.shares(s)}
+                    for s in step.stages
+                ],
             }
             for step in plan.steps
         ],
@@ -95,10 +102,15 @@ def show(plan: Plan, store: Store) -> None:
     for step in plan.steps:
         out.print(_method(step))
         for stage in step.stages:
-            state = "[green]in the store[/]" if store.has(stage) else "to do"
-            out.print(f"  {stage.name:<9} {stage.key[:12]}  {state}")
+            out.print(f"  {stage.name:<9} {stage.key[:12]}  {_state(stage, store)}")
     if len(plan.steps) > 1:
         out.print("the first of these that the gate passes is built")
+
+
+def _state(stage: Stage, store: Store) -> str:
+    if store.has(stage):
+        return "[green]in the store[/]"
+    return "[green]in the shared store[/]" if store.shares(stage) else "to do"
 
 
 def _method(plan: Plan) -> str:
