@@ -1,9 +1,10 @@
 """Emulated Android phones for the real `adb`: adbd's protocol and services over a sandbox of this machine, with faults.
 
-A script's /data/local/tmp is a folder of the sandbox, and so are the files of /proc and /sys that tell of a phone. The
-text of scripts is changed for that, their output is not. `getprop`, `dumpsys`, `df` and `uname` are the phone's, other
-programs this machine's; a phone may have mksh and toybox instead, where they are there, as Android does. Programs for
-arm64 run in qemu. A phone's limit of storage holds for what is sent by adb, not for what its programs write.
+A script's /data/local/tmp and /sdcard are folders of the sandbox, and so are the files of /proc and /sys that tell of a
+phone. The text of scripts is changed for that, their output is not. `getprop`, `dumpsys`, `df` and `uname` are the
+phone's, other programs this machine's; a phone may have mksh and toybox instead, where they are there, as Android does.
+Programs for arm64 run in qemu. A phone's limit of storage holds for what is sent by adb, not for what its programs
+write.
 """
 
 from __future__ import annotations
@@ -180,6 +181,11 @@ class Phone:
         """What scripts see as /data/local/tmp."""
         return self._folder / "tmp"
 
+    @property
+    def shared(self) -> Path:
+        """What scripts see as /sdcard."""
+        return self._folder / "sdcard"
+
     def __enter__(self) -> Self:
         return self
 
@@ -297,7 +303,7 @@ class Phone:
     # ---- Its inside -------------------------------------------------------------------------------------------------
 
     def _lay_out(self, properties: Mapping[str, str], android: bool) -> None:
-        for name in ("tmp", "bin", "dumpsys", "cpu", "thermal", "power_supply"):
+        for name in ("tmp", "sdcard", "bin", "dumpsys", "cpu", "thermal", "power_supply"):
             (self._folder / name).mkdir(parents=True)
         (self._folder / "properties").write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         (self._folder / "meminfo").write_text("MemTotal:        7724484 kB\nMemFree:          356912 kB\n")
@@ -316,7 +322,7 @@ class Phone:
             stub.write_text(f"#!/bin/sh\n{script}")
             stub.chmod(0o755)
         self._path = str(programs) if android else f"{programs}:{os.environ['PATH']}"
-        places = {STORAGE: "tmp", "/proc/meminfo": "meminfo", "/proc/loadavg": "loadavg"}
+        places = {STORAGE: "tmp", "/sdcard": "sdcard", "/proc/meminfo": "meminfo", "/proc/loadavg": "loadavg"}
         systems = {"/sys/devices/system/cpu": "cpu", "/sys/class/thermal": "thermal"}
         systems["/sys/class/power_supply"] = "power_supply"
         self._places = {theirs: str(self._folder / ours) for theirs, ours in (places | systems).items()}
@@ -326,9 +332,9 @@ class Phone:
         return self._theirs.sub(lambda found: self._places[found[0]], script)
 
     def _here(self, path: str) -> Path:
-        """Raises PermissionError for what is outside /data/local/tmp."""
+        """Raises PermissionError for what is outside /data/local/tmp and /sdcard."""
         place = Path(self._translated(path))
-        if not place.resolve().is_relative_to(self.storage.resolve()):
+        if not any(place.resolve().is_relative_to(one.resolve()) for one in (self.storage, self.shared)):
             raise PermissionError(13, "Permission denied")
         return place
 

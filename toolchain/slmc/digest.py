@@ -12,6 +12,10 @@ def of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def of_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def of_folder(folder: Path) -> dict[str, str]:
     """Digest of each regular file below a folder, by its path relative to it with forward slashes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -21,4 +25,4 @@ def of_folder(folder: Path) -> dict[str, str]:
 def of_value(value: object) -> str:
     """Digest of a JSON-like value, whatever the order of its keys. NaN and infinity are refused."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return of_bytes(text.encode())

@@ -19,7 +19,6 @@ from slmc.devices.device import Device, Facts, File
 from slmc.errors import InputError
 from slmc.models.compiled import WEIGHTS, read_compiled
 from slmc.runners.launch import RunnerFailed
-from slmc.runners.program import artifact_digest
 from slmc.store import Store
 from slmc.target import load_target
 
@@ -53,7 +52,7 @@ class Visit:
         files = {RUNNER: _file(runner(triple_of(self.facts)))}
         files |= {name: _file(path) for name, path in workloads.items()}
         for name, sent in bundles.items():
-            files |= {f"{name}/{file}": found for file, found in _files(sent).items()}
+            files |= {f"{name}/{file}": found for file, found in files_of(sent).items()}
         device.push(files)
 
     def ask(
@@ -110,8 +109,8 @@ def triple_of(facts: Facts) -> str:
     raise InputError(f"{facts.model} runs {facts.system} on {facts.machine}", expected="aarch64, or Linux on x86_64")
 
 
-def _files(sent: Sent) -> dict[str, File]:
-    """With the manifest's digests."""
+def files_of(sent: Sent) -> dict[str, File]:
+    """What a device needs of a bundle, by its names there, with the manifest's digests."""
     manifest = sent.manifest
     names = {MODEL: f"{manifest.artifact}/{WEIGHTS}", TASK: manifest.task, PREFIX: manifest.prefix}
     return {
@@ -119,15 +118,21 @@ def _files(sent: Sent) -> dict[str, File]:
     }
 
 
+def artifact_of(manifest: Manifest) -> str:
+    """The digest of the artifact's folder, from those that the manifest has of its files."""
+    folder = f"{manifest.artifact}/"
+    inside = {name: entry.sha256 for name, entry in manifest.files.items() if name.startswith(folder)}
+    return digest.of_value({name.removeprefix(folder): sha256 for name, sha256 in inside.items()})
+
+
 def _file(path: Path) -> File:
     return File(path, digest.of_file(path))
 
 
 def _command(name: str, sent: Sent, workload: str, facts: Facts, threads: int) -> list[str]:
-    artifact = sent.bundle / sent.manifest.artifact
-    compiled = read_compiled(artifact)
+    compiled = read_compiled(sent.bundle / sent.manifest.artifact)
     options = {"model": f"{name}/{MODEL}", "task": f"{name}/{TASK}", "workload": workload, "result": RESULT}
-    options |= {"device": facts.model, "os": facts.os, "artifact": artifact_digest(artifact)}
+    options |= {"device": facts.model, "os": facts.os, "artifact": artifact_of(sent.manifest)}
     options |= {"precision": compiled.precision, "activations": compiled.activations, "threads": str(threads)}
     if sent.manifest.prefix is not None:
         options["prefix"] = f"{name}/{PREFIX}"

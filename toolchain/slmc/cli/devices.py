@@ -20,6 +20,7 @@ from slmc.devices.devicectl import listed
 from slmc.devices.opening import adb_server, open_device
 from slmc.devices.transport import LostConnection
 from slmc.errors import DeviceError, InputError, MissingToolError, SlmcError
+from slmc.farm.opening import DEVICE_FARM
 from slmc.on_device import triple_of
 
 
@@ -32,6 +33,8 @@ class Seen:
     """The triple of the runner that it is sent; None where there is none for it."""
     problem: str
     todo: str
+    said: str = ""
+    """By the farm that has it, where it can't be asked itself."""
 
 
 @click.command("devices")
@@ -45,7 +48,8 @@ class Seen:
 @store_option
 @as_json
 def command(devices: Sequence[str], runner_app: Path | None, store_folder: Path | None, as_json: bool) -> None:
-    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID.
+    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID. Of aws-device-farm:ARN, AWS is
+    asked.
 
     Without any: this machine, every phone that the adb server knows, and on a Mac every iPhone and iPad that devicectl
     lists. Ends with exit code 22 where a named one can't be used.
@@ -65,6 +69,8 @@ def command(devices: Sequence[str], runner_app: Path | None, store_folder: Path 
 
 
 def _look(name: str) -> Seen:
+    if name.startswith(DEVICE_FARM):
+        return _look_there(name)
     try:
         with closing(open_device(name, patience_s=0)) as device:
             facts, state = device.probe(), device.state()
@@ -74,6 +80,18 @@ def _look(name: str) -> Seen:
         return Seen(name, facts, state, triple_of(facts), "", "")
     except InputError as error:
         return Seen(name, facts, state, None, error.what, f"expected: {error.expected}")
+
+
+def _look_there(name: str) -> Seen:
+    from slmc.farm.device_farm.asker import check_arn
+    from slmc.farm.device_farm.service import connect
+
+    arn = check_arn(name.removeprefix(DEVICE_FARM), "device")
+    try:
+        device = connect("").device(arn)
+    except (DeviceError, MissingToolError) as error:
+        return _not_seen(name, error)
+    return Seen(name, None, None, None, "", "", f"{device.name}, {device.platform} {device.os}, {device.availability}")
 
 
 def _not_seen(name: str, error: SlmcError) -> Seen:
@@ -130,6 +148,9 @@ def _show(seen: Sequence[Seen]) -> None:
     columns = ("device", "model", "system", "cores", "memory", "free", "load", "heat", "battery", "runs")
     rows = table(*columns)
     for one in seen:
+        if one.said:
+            rows.add_row(escape(one.device), escape(one.said))
+            continue
         if one.facts is None or one.state is None:
             rows.add_row(escape(one.device), f"[red]{escape(one.problem)}[/]", escape(one.todo))
             continue

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from slmc.backends.tvm.stored import stored_runner
 from slmc.cli.common import as_json, limit_option, open_store, store_option
 from slmc.cli.history import FILE, database_option
 from slmc.console import out, table
-from slmc.devices.opening import open_device
 from slmc.errors import GateFailed
-from slmc.farm.asking import DeviceAsker
 from slmc.farm.farm_file import load_farm
 from slmc.farm.history import open_history
 from slmc.farm.nightly import Order, Shard, run_night
+from slmc.farm.opening import open_asker
 from slmc.farm.record import Night
 
 COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not run": "red"}
@@ -65,13 +62,14 @@ def command(
     """
     store = open_store(store_folder)
     history = open_history(where or store.root / FILE)
+    folder = store.root / "farm"
     order = Order(
         id=name or _name_of(shard),
         farm=load_farm(farm),
         base=farm.parent,
-        folder=store.root / "farm",
+        folder=folder,
         store=store,
-        open_device=lambda name, at: DeviceAsker(open_device(at, name=name), partial(stored_runner, store)),
+        open_device=lambda name, at: open_asker(name, at, store, folder),
         limit=limit,
     )
     night = run_night(order, only, shard)

@@ -20,7 +20,10 @@ Seconds = Annotated[float, Field(ge=0)]
 class FarmDevice(Strict):
     """A device of the farm."""
 
-    at: str = Field(description="local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID")
+    at: str = Field(
+        description="local, ssh:[USER@]HOST[:PORT], adb:SERIAL, apple:UDID, or aws-device-farm:ARN, a device of AWS "
+        "Device Farm: billed to the project whose ARN is in SLMC_DEVICE_FARM_PROJECT"
+    )
     target: TargetName = Field(description="whose bundles it is asked")
     device_class: str | None = Field(
         default=None, description="of the target's, whose limit of memory it is held against; by default none"
