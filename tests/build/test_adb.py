@@ -452,6 +452,8 @@ def test_an_android_phone_tells_of_itself(phone: Phone, reach: Reach) -> None:
     assert 0.99 < state.free_bytes / (1 << 30) <= 1
     assert (state.clock, state.thermal, state.temperature) == (1.0, "none", 32.5)
     assert (state.battery, state.charging) == (0.82, True)
+    assert state.charge is not None
+    assert (state.charge.count, state.charge.unit_j) == (3_721_000, pytest.approx(0.0036 * 4.213))
     phone.heat(4, 47.0)
     state = Android().state(ask, STORAGE)
     assert (state.thermal, state.temperature) == ("critical", 47.0)

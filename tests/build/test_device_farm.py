@@ -13,7 +13,7 @@ import pytest
 from slmc.backends.tvm.library import zig_tools
 from slmc.backends.tvm.stored import stored_runner
 from slmc.bundle.manifest import read_manifest
-from slmc.devices.posix import Clock
+from slmc.devices.patience import Clock
 from slmc.errors import DeviceError, InputError
 from slmc.farm.asking import Question
 from slmc.farm.device_farm import package

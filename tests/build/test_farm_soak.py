@@ -46,9 +46,9 @@ TICK_S = 0.05
 SLMC = """
 import faulthandler, signal
 from slmc.cli.main import main
-from slmc.farm import measure
+from slmc.farm import tries
 faulthandler.register(signal.SIGUSR1)
-measure.RETRY_S = {retry_s}
+tries.RETRY_S = {retry_s}
 main()
 """
 """The command, which tells where it is when it is asked by a signal."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_int, c_size_t, c_void_p
 from dataclasses import dataclass, replace
@@ -174,6 +175,37 @@ def test_a_phones_program_answers_the_same(case: Case, expected: Result, tmp_pat
     assert found.environment.version.endswith("i8mm")
 
 
+def test_it_goes_on_for_as_long_as_it_is_told(here: Program, case: Case, expected: Result, tmp_path: Path) -> None:
+    """The result is that of one pass, and says how many answers there were in each tenth."""
+    begun = time.monotonic()
+    done = here.run(case, "--sustain", "2", result=tmp_path / "result")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 2 <= time.monotonic() - begun < 20
+    found = read_result(tmp_path / "result", case.workload)
+    check(found, expected)
+    counts = found.footer.sustained
+    assert counts is not None
+    assert min(counts) > 0
+    assert sum(counts) > 2 * len(case.workload.items)  # so the workload was begun again
+    last = (tmp_path / "result").read_text(encoding="utf-8").splitlines()[-1]
+    assert json.loads(last)["sustained"] == list(counts)
+
+
+def test_it_tells_of_no_tenths_that_were_not_asked_for(here: Program, case: Case, tmp_path: Path) -> None:
+    assert here.run(case, result=tmp_path / "result").returncode == 0
+    assert "sustained" not in json.loads((tmp_path / "result").read_text(encoding="utf-8").splitlines()[-1])
+    assert read_result(tmp_path / "result", case.workload).footer.sustained is None
+
+
+def test_a_workload_without_items_is_sustained_to_its_end(here: Program, case: Case, tmp_path: Path) -> None:
+    """Python makes none; a runner must not go on for ever over one."""
+    header = case.words["workload"].read_text(encoding="utf-8").split("\n")[0]
+    (tmp_path / "w").write_text(f"{header}\n", encoding="utf-8")
+    done = here.run(case, "--sustain", "1", workload=tmp_path / "w", result=tmp_path / "result")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "result").read_text().splitlines()[-1])["sustained"] == [0] * 10
+
+
 # ---- What can't be answered -----------------------------------------------------------------------------------------
 
 
@@ -250,6 +282,12 @@ def test_damaged_files_are_refused(here: Program, case: Case, tmp_path: Path) ->
         (("--threads", "0"), "--threads needs a number"),
         (("--threads", "2x"), "--threads needs a number"),
         (("--threads", "257"), "--threads needs a number"),
+        (("--sustain", "0"), "--sustain needs seconds from 1 to 86400, not 0"),
+        (("--sustain", "-1"), "--sustain needs seconds"),
+        (("--sustain", "1.5"), "--sustain needs seconds"),
+        (("--sustain", ""), "--sustain needs seconds"),
+        (("--sustain", "86401"), "--sustain needs seconds"),
+        (("--sustain", "99999999999999999999"), "--sustain needs seconds"),
         (("--kernels", "none"), "none"),
     ],
 )

@@ -56,16 +56,25 @@ class Visit:
         device.push(files)
 
     def ask(
-        self, bundle: str, workload: str, result: Path, *, threads: int | None = None, timeout_s: float = TIMEOUT_S
+        self,
+        bundle: str,
+        workload: str,
+        result: Path,
+        *,
+        threads: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+        sustain_s: int = 0,
     ) -> None:
-        """Have a bundle answer a workload. By default on half of the device's cores, four at most: slower ones hold the
-        others up.
+        """Have a bundle answer a workload, and go on with it for so many seconds. By default on half of the device's
+        cores, four at most: slower ones hold the others up.
 
         Raises RunnerFailed where the runner brings no result, and DeviceError.
         """
         count = threads or min(4, max(1, self.facts.cores // 2))
         command = _command(bundle, self._bundles[bundle], workload, self.facts, count)
-        failure = self._device.run(command, RESULT, timeout_s)
+        if sustain_s:
+            command += ["--sustain", str(sustain_s)]
+        failure = self._device.run(command, RESULT, timeout_s + sustain_s)
         if failure is not None:
             raise RunnerFailed(failure, command)
         self._device.pull(RESULT, result)

@@ -96,16 +96,24 @@ def run_compiled(store: Store, bundle: Path, manifest: Manifest, reference: Entr
 
 def run_app(store: Store, bundle: Path, manifest: Manifest, reference: Entry) -> Entry | None:
     """Ask the bundle as an app does, by its task file. None where it has none, or this machine can't run it."""
+    command = app_command(store, bundle, manifest)
+    if command is None:
+        return None
+    stage = Stage("app", {"bundle": manifest.digest, "reference": reference.key, "machine": _machine()})
+    return _answer(store, stage, command, reference.folder / WATCHED, APP)
+
+
+def app_command(store: Store, bundle: Path, manifest: Manifest) -> list[str] | None:
+    """The host runner that asks a bundle as an app does; None likewise."""
     here = backends.here(store, manifest.backend, bundle / manifest.artifact)
     if manifest.task is None or here is None:
         return None
-    stage = Stage("app", {"bundle": manifest.digest, "reference": reference.key, "machine": _machine()})
     command = [*bundle_command(bundle, manifest), *here, "--task", str(bundle / manifest.task)]
     if manifest.prefix is not None:
         command += ["--prefix", str(bundle / manifest.prefix)]
     if manifest.backend != "tvm":
         command += ["--task-library", str(backends.library_of_this_machine(store))]
-    return _answer(store, stage, command, reference.folder / WATCHED, APP)
+    return command
 
 
 def _machine() -> list[str]:

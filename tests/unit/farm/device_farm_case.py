@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from slmc import digest
 from slmc.devices.device import Facts
-from slmc.devices.posix import Clock
+from slmc.devices.patience import Clock
 from slmc.errors import SlmcError
 from slmc.farm.asking import Answered, Question
 from slmc.farm.device_farm.asker import DeviceFarmAsker

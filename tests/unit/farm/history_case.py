@@ -26,7 +26,7 @@ from .nights import BEGAN, LADDER, WHERE, any_night, night, run, series
 ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("nights", "series", "circumstances", "ladders", "results", "controls")
 CONTROL = Control(device="shelf-1", outcome="pass", reason="", decision_ms_p50=2.0)
-NEWER = ("control_ms_p50", "device_class")
+NEWER = ("control_ms_p50", "device_class", "speed_reason", "conditions")
 """Columns of results since version 0003."""
 WRITER = """
 import sys
@@ -142,7 +142,7 @@ class HistoryCase:
             connection.execute(text("update results set reason = ''"))
         opened = History.open(where)
         assert its.speed is not None
-        speed = its.speed.model_copy(update={"control_ms_p50": None})
+        speed = its.speed.model_copy(update={"control_ms_p50": None, "conditions": None})
         kept = its.model_copy(update={"speed": speed, "device_class": None, "ladder": None})
         assert opened.night("night-1") == Night(id="night-1", started=BEGAN, finished=BEGAN, runs=(kept,), controls=())
         with pytest.raises(DBAPIError, match="append-only"), writing(opened) as connection:

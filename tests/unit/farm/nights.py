@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from slmc.farm.record import (
     Accuracy,
     Circumstances,
+    Conditions,
     Control,
     FlipShown,
     Ladder,
@@ -76,10 +77,14 @@ def accuracy(right: Sequence[bool], asked: str = "items-1") -> Accuracy:
     return Accuracy(items=len(bits), right=int(bits.sum()), asked=asked, answered=packed)
 
 
+CONDITIONS = Conditions(load=0.2, clock=1.0, thermal="none", temperature=31.5, battery=0.8, charging=False)
+
+
 def speed(ratio: float = 1.0, variation: float = 0.01, verdict: str = "measured") -> Speed:
     return Speed.model_validate(
         {
             "verdict": verdict,
+            "reason": "" if verdict == "measured" else "the device stayed hot",
             "ratio": ratio,
             "variation": variation,
             "rounds": 11,
@@ -92,6 +97,7 @@ def speed(ratio: float = 1.0, variation: float = 0.01, verdict: str = "measured"
             "load_ms": 12.0,
             "energy_mj": None,
             "control_ms_p50": 2.0,
+            "conditions": CONDITIONS,
         }
     )
 
@@ -157,6 +163,7 @@ def _point(evening: int, its: Run, where: int | None) -> Point:
         memory_limit_bytes=its.memory_limit_bytes,
         device_class=its.device_class,
         control_ms_p50=measured and measured.control_ms_p50,
+        speed_reason=measured and measured.reason,
     )
 
 
@@ -172,8 +179,20 @@ _circumstances = st.builds(
     control=st.none() | _words,
 )
 _OPTIONAL = ("prefill_tokens_per_s", "decode_tokens_per_s", "sustained", "energy_mj", "control_ms_p50")
+_finite = st.floats(allow_nan=False, allow_infinity=False)
+_shares = st.none() | st.floats(0, 1)
+_conditions = st.builds(
+    Conditions,
+    load=st.none() | st.floats(min_value=0, allow_infinity=False),
+    thermal=st.none() | _words,
+    temperature=st.none() | _finite,
+    charging=st.none() | st.booleans(),
+    **dict.fromkeys(("clock", "battery"), _shares),
+)
 _speeds = st.builds(
     Speed,
+    reason=_words,
+    conditions=st.none() | _conditions,
     verdict=st.sampled_from(["measured", "unclear"]),
     variation=st.floats(min_value=0, allow_infinity=False),
     rounds=st.integers(1, 2**31 - 1),

@@ -20,7 +20,7 @@ from botocore.retries.standard import ExponentialBackoff
 from click.testing import CliRunner
 
 from slmc.cli import devices
-from slmc.devices.posix import Clock
+from slmc.devices.patience import Clock
 from slmc.devices.transport import LostConnection
 from slmc.errors import DeviceError, InputError, MissingToolError, RunnerError
 from slmc.farm.asking import Answered
@@ -158,7 +158,7 @@ def test_a_night_that_was_stopped_takes_its_run_up_again(case: Case, tmp_path: P
 
 def test_a_process_that_was_killed_takes_its_run_up_again(case: Case, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from slmc.devices.posix import Clock\n"
+        "import sys; from pathlib import Path; from slmc.devices.patience import Clock\n"
         "from tests.unit.farm.device_farm_case import asker_in, question_in\n"
         "folder = Path(sys.argv[1]); asker_in(folder, Clock()).ask(question_in(folder, 40), folder)\n"
     )

@@ -25,6 +25,7 @@ def load(folder: Path, text: str) -> None:
     farm = load_farm(folder / "farm.yaml")
     assert farm.devices["pixel8"].device_class == "8 GB"
     assert farm.devices["here"].device_class is None
+    assert farm.devices["here"].backends == ("tvm",)
     assert (farm.speed.rounds, farm.speed.items) == (5, 100)
 
 
@@ -40,6 +41,13 @@ def test_a_farm_is_read(tmp_path: Path) -> None:
         ("8 GB", "9 GB", "'9 GB' is no class of target android: 4 GB, 6 GB, 8 GB, 12 GB"),
         ("target: host", "target: host, device_class: 8 GB", "no class of target host: none"),
         ("rounds: 5", "rounds: 2", "speed.rounds"),
+        ("rounds: 5", "sustained_s: 3601", "speed.sustained_s"),
+        ("rounds: 5", "sustained_s: -1", "speed.sustained_s"),
+        ("rounds: 5", "sustained_s: 0.5", "speed.sustained_s"),
+        ("target: host", "target: host, backends: []", "devices.here.backends"),
+        ("target: host", "target: host, backends: [tvm, tvm]", "'tvm' twice"),
+        ("target: host", "target: host, backends: [coreml]", "'coreml' is no backend of target host: tvm, executorch"),
+        ("target: android,", "target: android, backends: [executorch],", "of executorch within an app alone"),
         ("here:", "'a b':", "devices"),
         ('"adb:39V4C19114019806"', "local", "two devices"),
         ("[recipes/intent-router]", "[]", "recipes"),

@@ -12,8 +12,9 @@ from slmc.devices.transport import LostConnection
 from slmc.errors import DeviceError, InputError
 from slmc.farm import measure as measuring
 from slmc.farm.farm_file import SpeedPlan
-from slmc.farm.measure import RETRY_S, TRIES, measure
+from slmc.farm.measure import measure
 from slmc.farm.record import Run
+from slmc.farm.tries import RETRY_S, TRIES
 from slmc.runners.contract import Failure
 from slmc.runners.launch import RunnerFailed
 

@@ -48,8 +48,7 @@ class Seen:
 @store_option
 @as_json
 def command(devices: Sequence[str], runner_app: Path | None, store_folder: Path | None, as_json: bool) -> None:
-    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID. Of aws-device-farm:ARN, AWS is
-    asked.
+    """Ask each DEVICE of itself: local, ssh:[USER@]HOST[:PORT], adb:SERIAL or apple:UDID; AWS of aws-device-farm:ARN.
 
     Without any: this machine, every phone that the adb server knows, and on a Mac every iPhone and iPad that devicectl
     lists. Ends with exit code 22 where a named one can't be used.

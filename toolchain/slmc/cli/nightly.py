@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from slmc.cli.common import as_json, limit_option, open_store, store_option
+from slmc.cli.common import (
+    as_json,
+    engine_option,
+    limit_option,
+    open_engine,
+    open_store,
+    shared_store_option,
+    store_option,
+)
 from slmc.cli.history import FILE, database_option
 from slmc.console import out, table
 from slmc.errors import GateFailed
@@ -17,6 +25,7 @@ from slmc.farm.farm_file import load_farm
 from slmc.farm.history import open_history
 from slmc.farm.nightly import Order, Shard, run_night
 from slmc.farm.opening import open_asker
+from slmc.farm.quarantine import Quarantine, quarantined
 from slmc.farm.record import Night
 
 COLOURS = {"pass": "green", "fail": "red", "unclear": "yellow", "not run": "red"}
@@ -43,6 +52,8 @@ def _name_of(shard: Shard) -> str:
 )
 @click.option("--shard", callback=_shard, default="1/1", metavar="I/N", help="Every N-th run, from number I on.")
 @limit_option
+@engine_option
+@shared_store_option
 @database_option
 @store_option
 @as_json
@@ -52,42 +63,50 @@ def command(
     name: str | None,
     shard: Shard,
     limit: int | None,
+    engine_name: str,
+    shared_url: str | None,
     where: str | None,
     store_folder: Path | None,
     as_json: bool,
 ) -> None:
     """Run the night that FARM describes. Stopped, the same command goes on from there.
 
-    Ends with exit code 20 where a device broke a recipe's promise, or could not be asked.
+    Ends with exit code 20 where a device broke a recipe's promise, could not be asked, or failed its control.
     """
-    store = open_store(store_folder)
+    store = open_store(store_folder, shared_url)
     history = open_history(where or store.root / FILE)
     folder = store.root / "farm"
-    order = Order(
-        id=name or _name_of(shard),
-        farm=load_farm(farm),
-        base=farm.parent,
-        folder=folder,
-        store=store,
-        open_device=lambda name, at: open_asker(name, at, store, folder),
-        limit=limit,
-    )
-    night = run_night(order, only, shard)
+    loaded = load_farm(farm)
+    with open_engine(engine_name, store) as engine:
+        order = Order(
+            id=name or _name_of(shard),
+            farm=loaded,
+            base=farm.parent,
+            folder=folder,
+            store=store,
+            open_device=lambda name, at: open_asker(name, at, store, folder),
+            limit=limit,
+            quarantined={device: one.since for device, one in quarantined(history.past()).items()},
+            engine=engine,
+        )
+        night = run_night(order, only, shard)
     history.add(night)
+    apart = {device: one for device, one in quarantined(history.past()).items() if device in loaded.devices}
     if as_json:
         click.echo(night.model_dump_json(indent=1))
     else:
-        _show(night)
+        _show(night, apart)
     bad = [run for run in night.runs if run.outcome in ("fail", "not run")]
     if bad:
         raise GateFailed(
-            f"{len(bad)} of {len(night.runs)} runs failed or were not made",
+            f"{len(bad)} of {len(night.runs)} runs failed or were not made"
+            + (f"; quarantined: {', '.join(apart)}" if apart else ""),
             where=f"{bad[0].series.recipe} on {bad[0].series.device}",
             expected=bad[0].reason,
         )
 
 
-def _show(night: Night) -> None:
+def _show(night: Night, apart: Mapping[str, Quarantine]) -> None:
     rows = table("recipe", "device", "system", "outcome", "right", "ms p50", "of control", "memory", "")
     for run in night.runs:
         accuracy, speed = run.accuracy, run.speed
@@ -100,6 +119,8 @@ def _show(night: Night) -> None:
             "–" if speed is None else f"{speed.decision_ms_p50:.2f}",
             "–" if speed is None else f"{speed.ratio:.3f}" + ("" if speed.verdict == "measured" else ", can't tell"),
             "–" if run.peak_memory_bytes is None else f"{run.peak_memory_bytes / 1e6:.0f} MB",
-            escape(run.reason),
+            escape("; ".join(filter(None, (run.reason, speed.reason if speed else "")))),
         )
     out.print(rows)
+    for device, one in apart.items():
+        out.print(f"{escape(device)} is [red]quarantined[/] {escape(str(one).removeprefix('quarantined '))}")

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slmc.devices.asking import Ask
-from slmc.devices.device import THERMAL, Facts, State, Thermal
+from slmc.devices.charges import SUPPLIES, charge_of, charge_of_supplies
+from slmc.devices.device import THERMAL, Charge, Facts, State, Thermal
 from slmc.devices.linux import CLOCKS, LOAD, clock_share, free_bytes, load_share
 from slmc.errors import DeviceError
 
@@ -31,6 +32,8 @@ _HAL = "Current temperatures from HAL:"
 """After this, what sensors say now. Temperatures before it are of when they last crossed a threshold."""
 _CHARGING = {2: True, 3: False, 4: False, 5: True}
 """By BatteryManager's status: charging, discharging, not charging, full. 1 is unknown."""
+_WHOLE = (500_000, 40_000_000)
+"""µAh of a full battery, from a watch's to a large tablet's."""
 _POSSIBLE = range(-40, 150)
 """Degrees Celsius that a sensor of a phone may tell; those without a reading tell 0, NaN or what is far off."""
 
@@ -40,17 +43,19 @@ class Android:
         return facts_of(ask(_FACTS))
 
     def state(self, ask: Ask, folder: str) -> State:
-        clocks = ask(LOAD + CLOCKS + "true")
-        heat, battery = heat_of(ask(_THERMAL)), battery_of(ask(_BATTERY))
+        told, dump = ask(LOAD + CLOCKS + SUPPLIES + "true"), ask(_BATTERY)
+        heat, battery = heat_of(ask(_THERMAL)), battery_of(dump)
         felt = (heat.skin, battery.temperature, heat.hottest)
         return State(
             free_bytes=free_bytes(ask, folder),
-            load=load_share(clocks),
-            clock=clock_share(clocks),
+            load=load_share(told),
+            clock=clock_share(told),
             thermal=heat.status,
             temperature=next((degrees for degrees in felt if degrees is not None), None),
             battery=battery.share,
             charging=battery.charging,
+            # The drivers' own, where the shell may read it: the service's is as old as its last look at it.
+            charge=charge_of_supplies(told) or charge_in(dump),
         )
 
 
@@ -130,16 +135,35 @@ class Battery:
 
 def battery_of(dump: str) -> Battery:
     """From `dumpsys battery`. A phone without a battery, or one that was told what to say, tells nothing."""
-    values = dict(reversed(re.findall(r"^[ \t]*(\w[\w ]*): *(-?[0-9]{1,9}|true|false)[ \r]*$", dump, re.MULTILINE)))
-    if "UPDATES STOPPED" in dump or values.get("present") == "false":
-        return Battery(None, None, None)
-    numbers = {name: int(value) for name, value in values.items() if value not in ("true", "false")}
-    level, scale, tenths = (numbers.get(name) for name in ("level", "scale", "temperature"))
+    numbers = _numbers(dump)
+    tenths = numbers.get("temperature")
     return Battery(
-        share=level / scale if level is not None and scale and 0 <= level <= scale else None,
+        share=_share(numbers),
         charging=_CHARGING.get(numbers.get("status", 0)),
         temperature=tenths / 10 if tenths and _possible(tenths / 10) else None,
     )
+
+
+def charge_in(dump: str) -> Charge | None:
+    """By `Charge counter`, in µAh; some phones tell it in another unit, and of another battery than they have."""
+    numbers = _numbers(dump)
+    counter, share = numbers.get("Charge counter", 0), _share(numbers)
+    if not share or not _WHOLE[0] <= counter / share <= _WHOLE[1]:
+        return None
+    return charge_of(counter, 1e-6, numbers.get("voltage", 0) / 1e3)
+
+
+def _numbers(dump: str) -> dict[str, int]:
+    """Each name's first: vendors add their own below."""
+    values = dict(reversed(re.findall(r"^[ \t]*(\w[\w ]*): *(-?[0-9]{1,9}|true|false)[ \r]*$", dump, re.MULTILINE)))
+    if "UPDATES STOPPED" in dump or values.get("present") == "false":
+        return {}
+    return {name: int(value) for name, value in values.items() if value not in ("true", "false")}
+
+
+def _share(numbers: Mapping[str, int]) -> float | None:
+    level, scale = numbers.get("level"), numbers.get("scale")
+    return level / scale if level is not None and scale and 0 <= level <= scale else None
 
 
 def _possible(degrees: float) -> bool:

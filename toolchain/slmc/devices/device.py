@@ -35,6 +35,15 @@ class Facts(Strict):
     memory_bytes: Bytes
 
 
+class Charge(Strict):
+    """What is left in a battery, as its own counter has it: only differences mean something."""
+
+    count: Annotated[int, Field(gt=0)]
+    """In the counter's unit, and in its steps, which may be many units."""
+    unit_j: Annotated[float, Field(gt=0)]
+    """Joules of one, at the battery's voltage of now."""
+
+
 class State(Strict):
     """What differs from minute to minute; None where the device doesn't tell."""
 
@@ -49,6 +58,7 @@ class State(Strict):
     """Degrees Celsius: of the skin where told, else of the battery or the hottest part."""
     battery: Share | None
     charging: bool | None
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import re
 import shlex
 
 from slmc.devices.asking import Ask
+from slmc.devices.charges import SUPPLIES, charge_of_supplies
 from slmc.devices.device import Facts, State
 from slmc.errors import DeviceError
 
@@ -25,10 +26,6 @@ LOAD = 'echo load "$(cut -d " " -f 1 /proc/loadavg)" "$(getconf _NPROCESSORS_ONL
 """A line `load PROCESSES CORES`, for `load_share`."""
 _HEAT = """
 for z in /sys/class/thermal/thermal_zone*; do echo heat "$(cat $z/temp)"; done 2>/dev/null
-for b in /sys/class/power_supply/*; do
-  [ "$(cat $b/type)" = Battery ] && echo battery "$(cat $b/capacity)" "$(cat $b/status)"
-done 2>/dev/null
-true
 """
 
 
@@ -45,7 +42,7 @@ class Linux:
         )
 
     def state(self, ask: Ask, folder: str) -> State:
-        told = ask(LOAD + CLOCKS + _HEAT)
+        told = ask(LOAD + CLOCKS + _HEAT + SUPPLIES + "true")
         battery = re.search(r"^battery (\d+) (\w+)", told, re.MULTILINE)
         heat = [int(milli) / 1000 for milli in re.findall(r"^heat (\d+)$", told, re.MULTILINE)]
         return State(
@@ -56,6 +53,7 @@ class Linux:
             temperature=max((degrees for degrees in heat if 0 < degrees < 150), default=None),
             battery=None if battery is None else min(int(battery[1]), 100) / 100,
             charging=None if battery is None else battery[2] in ("Charging", "Full"),
+            charge=charge_of_supplies(told),
         )
 
 

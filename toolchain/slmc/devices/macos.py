@@ -1,15 +1,16 @@
-"""What macOS tells of itself: sysctl and pmset. Written by their manual pages; not run on a Mac."""
+"""What macOS tells of itself: sysctl, pmset and ioreg. Written by their manual pages; not run on a Mac."""
 
 from __future__ import annotations
 
 import re
 
 from slmc.devices.asking import Ask
-from slmc.devices.device import Facts, State, Thermal
+from slmc.devices.charges import charge_of
+from slmc.devices.device import Charge, Facts, State, Thermal
 from slmc.devices.linux import free_bytes
 
 _FACTS = "sysctl -n hw.model hw.machine hw.ncpu hw.memsize && sw_vers -productVersion"
-_STATE = "sysctl -n vm.loadavg hw.ncpu; pmset -g therm; pmset -g batt; true"
+_STATE = "sysctl -n vm.loadavg hw.ncpu; pmset -g therm; pmset -g batt; ioreg -rn AppleSmartBattery; true"
 
 
 class MacOS:
@@ -38,7 +39,14 @@ class MacOS:
             temperature=None,
             battery=None if battery is None else min(int(battery[1]), 100) / 100,
             charging=None if battery is None else battery[2] != "discharging",
+            charge=_charge(told),
         )
+
+
+def _charge(told: str) -> Charge | None:
+    """Of AppleSmartBattery's own lines, in mAh and mV; dictionaries within it have no spaces around `=`."""
+    found = dict(re.findall(r'"(AppleRawCurrentCapacity|Voltage)" = (\d{1,9})$', told, re.MULTILINE))
+    return charge_of(int(found.get("AppleRawCurrentCapacity", 0)), 1e-3, int(found.get("Voltage", 0)) / 1e3)
 
 
 def _thermal(told: str, clock: float | None) -> Thermal | None:

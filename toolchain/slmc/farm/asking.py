@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from slmc.devices.device import Device, Facts
+from slmc.devices.device import Device, Facts, State
 from slmc.farm.farm_file import SpeedPlan
-from slmc.farm.interleaved import BUNDLE, CONTROL, run_rounds, summarize
+from slmc.farm.interleaved import BUNDLE, CONTROL, Rounds, run_rounds, summarize
 from slmc.farm.record import Speed
+from slmc.farm.sustained import Sustained, sustain
 from slmc.on_device import Sent, Visit
 from slmc.runners.contract import Result
 from slmc.runners.files import read_result, read_workload
@@ -77,10 +78,32 @@ class DeviceAsker:
         self.device.close()
 
     def _speed(self, visit: Visit, question: Question, path: Path) -> Speed:
-        workload = read_workload(question.speed)
+        def ask(name: str, sustain_s: int = 0) -> None:
+            visit.ask(name, SPEED_FILE, path, sustain_s=sustain_s)
 
-        def ask(name: str) -> Result:
-            visit.ask(name, SPEED_FILE, path)
-            return read_result(path, workload)
+        def sustained(rounds: Rounds) -> Sustained:
+            def last() -> Result:
+                ask(BUNDLE, question.plan.sustained_s)
+                return read_result(path, read_workload(question.speed))
 
-        return summarize(run_rounds(ask, self.device.state, question.plan), question.plan)
+            return sustain(last, self.device.state, question.plan, rounds.states)
+
+        return speed_of(question, path, ask, self.device.state, sustained)
+
+
+def speed_of(
+    question: Question,
+    path: Path,
+    ask: Callable[[str], None],
+    state: Callable[[], State],
+    sustained: Callable[[Rounds], Sustained],
+) -> Speed:
+    """Of a bundle and its control in turn: `ask` has one of them leave a result of the speed workload at `path`."""
+    workload, plan = read_workload(question.speed), question.plan
+
+    def one(name: str) -> Result:
+        ask(name)
+        return read_result(path, workload)
+
+    rounds = run_rounds(one, state, plan)
+    return summarize(rounds, plan, sustained(rounds) if plan.sustained_s else None)

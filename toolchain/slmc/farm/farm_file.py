@@ -9,11 +9,13 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from slmc.errors import RecipeError
-from slmc.names import TargetName
+from slmc.names import BackendName, TargetName
 from slmc.strict import Strict, parse
 from slmc.target import load_target
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+WITHOUT_APP: BackendName = "tvm"
+"""Whose bundles a device runs by `slm-run`."""
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -25,6 +27,10 @@ class FarmDevice(Strict):
         "Device Farm: billed to the project whose ARN is in SLMC_DEVICE_FARM_PROJECT"
     )
     target: TargetName = Field(description="whose bundles it is asked")
+    backends: Annotated[tuple[BackendName, ...], Field(min_length=1)] = Field(
+        default=(WITHOUT_APP,),
+        description="of the target's; others than tvm run on this machine alone (`at: local`), by their Python runner",
+    )
     device_class: str | None = Field(
         default=None, description="of the target's, whose limit of memory it is held against; by default none"
     )
@@ -34,6 +40,18 @@ class FarmDevice(Strict):
         known = [one.name for one in load_target(self.target).device_classes]
         if self.device_class is not None and self.device_class not in known:
             raise ValueError(f"{self.device_class!r} is no class of target {self.target}: {', '.join(known) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _runs(self) -> FarmDevice:
+        known = load_target(self.target).backends
+        for backend in self.backends:
+            if self.backends.count(backend) > 1:
+                raise ValueError(f"{backend!r} twice")
+            if backend not in known:
+                raise ValueError(f"{backend!r} is no backend of target {self.target}: {', '.join(known)}")
+            if backend != WITHOUT_APP and self.at != "local":
+                raise ValueError(f"{self.at} runs bundles of backend {WITHOUT_APP}, of {backend} within an app alone")
         return self
 
 
@@ -46,6 +64,11 @@ class SpeedPlan(Strict):
         default=0.05, description="of the rounds' ratios, standard deviation over mean: above it the verdict is unclear"
     )
     cool_down_s: Seconds = Field(default=300, description="that a hot device is waited for, in all")
+    sustained_s: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=0,
+        description="that each bundle is asked without a pause on each device, after its rounds: 600 tells how "
+        "a device that becomes hot slows down, and what a decision takes from the battery; 0, no such run",
+    )
 
 
 class Farm(Strict):

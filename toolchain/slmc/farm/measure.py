@@ -14,18 +14,17 @@ import numpy as np
 from slmc import __version__
 from slmc.bundle.golden import evenly
 from slmc.devices.device import Facts
-from slmc.errors import DeviceError, SlmcError
 from slmc.evidence import reference_rung
 from slmc.farm.asking import Asker, Question
 from slmc.farm.farm_file import SpeedPlan
 from slmc.farm.ladders import shown
 from slmc.farm.record import Accuracy, Circumstances, Outcome, Run, Series
+from slmc.farm.tries import Trouble, tried
 from slmc.on_device import Sent
 from slmc.plan import Plan
 from slmc.rungs import WATCHED
 from slmc.runners.contract import Environment, Workload
 from slmc.runners.files import make, read_result, read_workload, write_workload
-from slmc.runners.launch import RunnerFailed
 from slmc.store import Entry
 from slmc.target import MIB
 from slmc.validate.answered import asked_examples, read_answers
@@ -33,8 +32,6 @@ from slmc.validate.ladder import Rung, judge
 from slmc.validate.report import Report, RungName
 from slmc.validate.workload import TASK
 
-TRIES = 3
-RETRY_S = 30.0
 BELOW: tuple[RungName, ...] = ("quantized", "compiled", "app")
 """Rungs between the reference and the device, whose results lie beside the bundle."""
 
@@ -60,29 +57,22 @@ def measure(
     device_class: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Run:
-    """What can't be measured is told in the run: no failure of a device or runner ends a night. A device that was lost,
-    was full or restarted is tried TRIES times in all; a runner that failed by itself, once.
-    """
+    """What can't be measured is told in the run: no failure of a device or runner ends a night."""
     series = series_of(subject.plan, asker.name)
-    for number in range(1, TRIES + 1):
+
+    def attempt() -> Run:
         with TemporaryDirectory() as folder:
-            try:
-                return _measure(subject, asker, speed, series, device_class, Path(folder))
-            except RunnerFailed as failed:
-                run, again = not_run(series, f"the runner {failed.failure.what}", "fail"), failed.failure.restarted
-            except SlmcError as error:
-                run, again = not_run(series, str(error), "not run"), isinstance(error, DeviceError)
-        if not again or number == TRIES:
-            break
-        sleep(RETRY_S)
-    return run
+            return _measure(subject, asker, speed, series, device_class, Path(folder))
+
+    found = tried(attempt, sleep)
+    return not_run(series, found.reason, found.outcome, device_class) if isinstance(found, Trouble) else found
 
 
 def series_of(plan: Plan, device: str) -> Series:
     return Series(recipe=plan.recipe.recipe.name, target=plan.target.name, backend=plan.backend.value, device=device)
 
 
-def not_run(series: Series, reason: str, outcome: Outcome) -> Run:
+def not_run(series: Series, reason: str, outcome: Outcome, device_class: str | None) -> Run:
     """A run without a result."""
     return Run(
         series=series,
@@ -93,7 +83,7 @@ def not_run(series: Series, reason: str, outcome: Outcome) -> Run:
         speed=None,
         peak_memory_bytes=None,
         memory_limit_bytes=None,
-        device_class=None,
+        device_class=device_class,
         ladder=None,
     )
 

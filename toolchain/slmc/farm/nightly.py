@@ -1,43 +1,48 @@
-"""A night: every recipe built for every target of the farm's devices, and asked on each of them.
+"""A night: every recipe built for every target and backend of the farm's devices, and asked on each of them.
 
     FOLDER/bundles/NAME              what was built
     FOLDER/nights/ID/night.json      when it began; the same night goes on from where it was stopped
-    FOLDER/nights/ID/RECIPE@DEVICE.json    a run that is done
+    FOLDER/nights/ID/RECIPE-BACKEND@DEVICE.json    a run that is done
+    FOLDER/nights/ID/@DEVICE.json    what the frozen control said of the device, before any run there
     FOLDER/devices/DIGEST.lock       held by whoever asks the device of that address
 
-A device does one thing at a time, in a thread of its own, so that a slow one holds up no other.
+A device does one thing at a time, in a thread of its own, so that a slow one holds up no other. Where its control
+fails, no bundle is asked there: whatever it said of one would be the device's fault.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 from pydantic import AwareDatetime
 
-from slmc import console, digest, pipeline
+from slmc import console, digest
 from slmc.bundle.verify import verify
-from slmc.errors import InputError, RecipeError, RunnerError, SlmcError, did_you_mean
+from slmc.engine import LOCAL, Engine
+from slmc.errors import InputError, RunnerError, SlmcError, did_you_mean
 from slmc.farm.asking import Asker
-from slmc.farm.farm_file import Farm, FarmDevice
-from slmc.farm.measure import Subject, measure, not_run
-from slmc.farm.record import Night, Run, Series
-from slmc.names import BackendName, TargetName
+from slmc.farm.bundles import Made, Wanted, make_all, wanted_of
+from slmc.farm.controls import check, not_asked
+from slmc.farm.farm_file import WITHOUT_APP, Farm, FarmDevice
+from slmc.farm.here import HereAsker
+from slmc.farm.measure import measure, not_run
+from slmc.farm.record import Control, Night, Run
+from slmc.names import TargetName
 from slmc.on_device import Sent
-from slmc.plan import Options, resolve
-from slmc.recipe import LoadedRecipe, load_recipe
 from slmc.store import Store
 from slmc.strict import Strict, read_json, write_json
-from slmc.target import load_target
 
-BACKEND: BackendName = "tvm"
-"""Whose bundles a device runs without an app."""
 OpenDevice = Callable[[str, str], Asker]
 """Name and address of a device to what asks it."""
+Kept = TypeVar("Kept", Control, Run)
 
 
 class Began(Strict):
@@ -59,6 +64,10 @@ class Order:
     open_device: OpenDevice
     limit: int | None = None
     """Of evaluation items, for a trial."""
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    """Devices, each with the night since which it is."""
+    engine: Engine = LOCAL
+    """What builds."""
 
 
 Shard = tuple[int, int]
@@ -77,33 +86,48 @@ def run_night(order: Order, only: Sequence[str] = (), shard: Shard = (1, 1)) -> 
     place.mkdir(parents=True, exist_ok=True)
     began = _began(place / "night.json")
     number, count = shard
-    wanted = _wanted(order, only)
-    pairs = [(name, recipe) for name in devices for recipe in wanted][number - 1 :: count]
-    work, built = dict[str, list[_Built]](), dict[tuple[str, TargetName], _Built]()
-    for name, recipe in pairs:
-        target = devices[name].target
-        if (recipe.name, target) not in built:
-            built[recipe.name, target] = _build(order, recipe, target)
-        work.setdefault(name, []).append(built[recipe.name, target])
-    runs = _on_all(order, devices, work, place)
-    return Night(id=order.id, started=began.started, finished=datetime.now(UTC), runs=tuple(runs), controls=())
+    recipes = wanted_of([order.base / folder for folder in _recipes(order.farm, only)])
+    wanted = [
+        (name, Wanted(recipe, entry.target, backend))
+        for name, entry in devices.items()
+        for recipe in recipes
+        for backend in entry.backends
+    ][number - 1 :: count]
+    made = make_all(
+        dict.fromkeys(one for _, one in wanted), order.store, order.folder / "bundles", order.limit, order.engine
+    )
+    work: dict[str, list[Made]] = {}
+    for name, one in wanted:
+        work.setdefault(name, []).append(made[one])
+    controls = {target: _control(order, target) for target in {devices[name].target for name in work}}
+    jobs = [_Job(name, devices[name], controls[devices[name].target], its) for name, its in work.items()]
+    done = _on_all(order, jobs, place)
+    return Night(
+        id=order.id,
+        started=began.started,
+        finished=max([began.started, *(one.last for one in done)]),
+        runs=tuple(run for one in done for run in one.runs),
+        controls=tuple(one.control for one in done if one.control is not None),
+    )
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Job:
+    """Of one device."""
+
     name: str
-    recipe: LoadedRecipe | str
-    """Or why it can't be read; so below."""
+    entry: FarmDevice
+    control: Sent | str | None
+    """Or why it can't be used; None where the farm has none."""
+    work: Sequence[Made]
 
 
 @dataclass(frozen=True)
-class _Built:
-    recipe: str
-    target: TargetName
-    subject: Subject | str
-
-    def series(self, device: str) -> Series:
-        return Series(recipe=self.recipe, target=self.target, backend=BACKEND, device=device)
+class _Done:
+    control: Control | None
+    runs: Sequence[Run]
+    last: datetime
+    """When the last of them was kept: so a night that is gone through again is the same night."""
 
 
 def _recipes(farm: Farm, only: Sequence[str]) -> list[str]:
@@ -126,108 +150,96 @@ def _began(path: Path) -> Began:
     return read_json(Began, path, RunnerError, "a night's beginning")
 
 
-# ---- Bundles --------------------------------------------------------------------------------------------------------
-
-
-def _wanted(order: Order, only: Sequence[str]) -> list[_Wanted]:
-    """Raises RecipeError for two of one name: each is followed from night to night by its name."""
-    found = [one for folder in _recipes(order.farm, only) for one in _loaded(order.base / folder)]
-    names = [one.name for one in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise RecipeError(f"two recipes of the name {twice!r}", where=order.base, todo="give one another name")
-    return found
-
-
-def _loaded(folder: Path) -> list[_Wanted]:
-    """A recipe of several adapters is as many; one that can't be read ends no night."""
-    try:
-        return [_Wanted(one.recipe.name, one) for one in load_recipe(folder).each()]
-    except SlmcError as error:
-        return [_Wanted(folder.name, str(error))]
-
-
-def _build(order: Order, wanted: _Wanted, target: TargetName) -> _Built:
-    """Built and judged on this machine; what the store has is not made again."""
-    if isinstance(wanted.recipe, str):
-        return _Built(wanted.name, target, wanted.recipe)
-    try:
-        plan = resolve(wanted.recipe, load_target(target), Options(BACKEND))
-        built = pipeline.build(plan, order.store, order.folder / "bundles", limit=order.limit)
-        control = _control(order, target)
-    except SlmcError as error:
-        return _Built(wanted.name, target, f"could not be built: {error.what}")
-    assert built.reference is not None, "a plan of these options is validated"
-    sent = Sent(built.bundle, built.manifest)
-    proof = pipeline.proof_folder(built.bundle)
-    return _Built(wanted.name, target, Subject(plan, sent, proof, built.reference, control))
-
-
-def _control(order: Order, target: TargetName) -> Sent | None:
+def _control(order: Order, target: TargetName) -> Sent | str | None:
     """Checked file by file."""
     named = order.farm.controls.get(target)
-    return None if named is None else Sent(order.base / named, verify(order.base / named))
+    try:
+        return None if named is None else Sent(order.base / named, verify(order.base / named))
+    except SlmcError as error:
+        return str(error)
 
 
 # ---- Devices --------------------------------------------------------------------------------------------------------
 
 
-def _on_all(
-    order: Order, devices: Mapping[str, FarmDevice], work: Mapping[str, Sequence[_Built]], place: Path
-) -> list[Run]:
-    """In the order of devices, and of recipes on each."""
-    found: dict[str, list[Run]] = {}
-    with console.progress("runs", sum(map(len, work.values()))) as advance:
+def _on_all(order: Order, jobs: Sequence[_Job], place: Path) -> list[_Done]:
+    """In their order."""
+    found: dict[str, _Done] = {}
+    with console.progress("runs", sum(len(job.work) for job in jobs)) as advance:
         threads = [
             # Daemons, so that Ctrl-C ends the night at once: what is done is kept, devices are cleared the next time.
-            threading.Thread(
-                target=_on_one, args=(order, name, devices[name], built, place, found, advance), daemon=True
-            )
-            for name, built in work.items()
+            threading.Thread(target=_on_one, args=(order, job, place, found, advance), daemon=True)
+            for job in jobs
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)  # without a limit Ctrl-C would wait
-    missing = [name for name in work if name not in found]
+    missing = [job.name for job in jobs if job.name not in found]
     if missing:
         raise RunnerError(f"device {missing[0]} ended without its runs: a fault of slmc's own", todo="run it again")
-    return [run for name in work for run in found[name]]
+    return [found[job.name] for job in jobs]
 
 
-def _on_one(
-    order: Order,
-    name: str,
-    entry: FarmDevice,
-    work: Sequence[_Built],
-    place: Path,
-    found: dict[str, list[Run]],
-    advance: console.Advance,
-) -> None:
-    runs = []
-    lock = order.folder / "devices" / f"{digest.of_value(entry.at)}.lock"
+def _on_one(order: Order, job: _Job, place: Path, found: dict[str, _Done], advance: console.Advance) -> None:
+    lock = order.folder / "devices" / f"{digest.of_value(job.entry.at)}.lock"
     lock.parent.mkdir(exist_ok=True)
+    paths = [place / f"@{job.name}.json"] if job.control else []
     with FileLock(lock):
-        for built in work:
-            path = place / f"{built.recipe}@{name}.json"
-            if not path.is_file():
-                part = path.with_suffix(".part")
-                write_json(_run(order, name, entry, built), part)
-                part.replace(path)
-            runs.append(read_json(Run, path, RunnerError, "a run of a night"))
+        control = _kept(paths[0], Control, lambda: _checked(order, job)) if job.control else None
+        runs = []
+        for made in job.work:
+            paths.append(place / f"{made.wanted.recipe.name}-{made.wanted.backend}@{job.name}.json")
+            runs.append(_kept(paths[-1], Run, partial(_run, order, job, control, made)))
             advance(1)
-    found[name] = runs
+    last = max(datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in paths)
+    found[job.name] = _Done(control, runs, last)
 
 
-def _run(order: Order, name: str, entry: FarmDevice, built: _Built) -> Run:
-    if isinstance(built.subject, str):
-        return not_run(built.series(name), built.subject, "not run")
+def _kept(path: Path, kind: type[Kept], make: Callable[[], Kept]) -> Kept:
+    """What is there is not made again."""
+    if not path.is_file():
+        part = path.with_suffix(".part")
+        write_json(make(), part)
+        part.replace(path)
+    return read_json(kind, path, RunnerError, "a result of a night")
+
+
+def _checked(order: Order, job: _Job) -> Control:
+    if not isinstance(job.control, Sent):
+        return not_asked(job.name, str(job.control))
     try:
-        asker = order.open_device(name, entry.at)
+        asker = order.open_device(job.name, job.entry.at)
     except SlmcError as error:
-        return not_run(built.series(name), str(error), "not run")
+        return not_asked(job.name, str(error))
+    with closing(asker):
+        return check(job.control, order.store, asker, order.farm.speed)
+
+
+def _run(order: Order, job: _Job, control: Control | None, made: Made) -> Run:
+    series, device_class = made.wanted.series(job.name), job.entry.device_class
+    if isinstance(made.subject, str):
+        return not_run(series, made.subject, "not run", device_class)
+    if control is not None and control.outcome != "pass":
+        return not_run(series, _unfit(control, order.quarantined.get(job.name)), "not run", device_class)
     try:
-        return measure(built.subject, asker, order.farm.speed, device_class=entry.device_class)
-    finally:
-        asker.close()
+        asker = _asker(order, job, made)
+    except SlmcError as error:
+        return not_run(series, str(error), "not run", device_class)
+    beside = job.control if isinstance(job.control, Sent) else None
+    with closing(asker):
+        return measure(replace(made.subject, control=beside), asker, order.farm.speed, device_class=device_class)
+
+
+def _asker(order: Order, job: _Job, made: Made) -> Asker:
+    if made.wanted.backend == WITHOUT_APP:
+        return order.open_device(job.name, job.entry.at)
+    return HereAsker(job.name, order.store)  # the farm file has no other device for it
+
+
+def _unfit(control: Control, since: str | None) -> str:
+    """Why nothing is asked of a device."""
+    how = "failed" if control.outcome == "fail" else "could not be asked"
+    said = f"its control {how}: {control.reason}"
+    return said if since is None else f"quarantined since {since}; {said}"

@@ -79,11 +79,30 @@ class Accuracy(Strict):
         return np.unpackbits(packed, count=self.items).astype(np.bool_)
 
 
+class Conditions(Strict):
+    """The worst that a device told of itself between rounds; None where it doesn't tell."""
+
+    load: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    """The most, of the last minute: how many processes ran or waited to run, a core."""
+    clock: Share | None
+    """The least: what the slowest-set core may have of its highest clock."""
+    thermal: Words | None
+    """How far the system slowed itself down, in Android's words."""
+    temperature: Annotated[float, Field(allow_inf_nan=False)] | None
+    """The highest, in degrees Celsius."""
+    battery: Share | None
+    """The least."""
+    charging: bool | None
+    """At the end."""
+
+
 class Speed(Strict):
     """Of decisions, the bundle and its control in turn on the same device."""
 
     verdict: Literal["measured", "unclear"]
-    """Unclear: the rounds varied by more than the limit, or the device was too hot."""
+    """Unclear: the rounds varied by more than the limit, or the device was too hot or its battery too low."""
+    reason: Words
+    """Why it is unclear, and why what was asked for is missing; empty where nothing is."""
     ratio: Positive
     """Median over rounds of the bundle's time to the control's: below 1 is faster."""
     variation: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -95,15 +114,19 @@ class Speed(Strict):
     prefill_tokens_per_s: Positive | None
     decode_tokens_per_s: Positive | None
     sustained: Positive | None
-    """Speed of the last minute of ten over that of the first; None where it was not asked for."""
+    """Decisions in the last tenth of a time without a pause, over those in the first: below 1 the device slowed down.
+    None where it was not asked for, or can't be told.
+    """
     load_ms: Positive
     """The first load's."""
     energy_mj: Positive | None
-    """Of a decision, where the battery tells."""
+    """Of a decision in that time, by the battery's counter; None where that can't be told."""
     control_ms_p50: Positive | None
     """The control's own time, median over rounds: what a device that slows down as a whole is seen by. None in nights
     that were kept before it was.
     """
+    conditions: Conditions | None
+    """None likewise."""
 
 
 class RungShown(Strict):

@@ -174,7 +174,7 @@ def _missing(points: Sequence[Point], night: int, control: str | None) -> str | 
     if point.ratio is None:
         return f"no speed: {point.reason or point.outcome}"
     if point.verdict != "measured":
-        return "unclear: its rounds varied too much, or the device was too hot"
+        return f"unclear: {point.speed_reason or 'its rounds varied too much, or the device was too hot'}"
     return "no control is known" if control is None else None
 
 

@@ -46,6 +46,7 @@ class Point(NamedTuple):
     memory_limit_bytes: int | None
     device_class: str | None
     control_ms_p50: float | None
+    speed_reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A runner is a program in any language. Its command line ends with
 
-    --workload FILE --result FILE [--codec FOLDER]
+    --workload FILE --result FILE [--codec FOLDER] [--sustain SECONDS]
 
 and it answers every item of the workload once, in any order. It writes `RESULT.partial`, a line
 at a time, and renames it to RESULT when the last line is written: a result without its last line
@@ -14,6 +14,10 @@ is a truncated one, and no result.
 With `--codec`, the runner reads each item's prompt itself, from its fields, with the artifact's
 own prompt format and tokenizer, and answers from *those* ids; where they are not the workload's,
 the answer says so. This is how a changed chat template or tokenizer is caught.
+
+With `--sustain`, which `slm-run` alone has, the runner goes on once every item is answered: it asks
+the same items in turn until the time is over, the model loaded as it is. It writes none of these
+answers, but how many there were.
 
 All log-probabilities are natural logarithms. Unknown keys, NaN and infinity are errors.
 """
@@ -30,6 +34,7 @@ from slmc.strict import Strict
 
 TOP = 64
 """How many of the likeliest next tokens a score answer gives at each position (fewer if the vocabulary is smaller)."""
+TENTHS = 10
 
 TokenId = Annotated[int, Field(ge=0)]
 Ids = tuple[TokenId, ...]
@@ -177,6 +182,8 @@ class Footer(Line):
     finished: Literal[True] = True
     peak_memory_bytes: Count | None
     load_ms: Milliseconds
+    sustained: Annotated[tuple[Count, ...], Field(min_length=TENTHS, max_length=TENTHS)] | None = None
+    """Answers in each tenth of the time that `--sustain` told; None without it."""
 
 
 class Failure(Line):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slmc.devices.posix import Clock
+from slmc.devices.patience import Clock
 from slmc.devices.transport import LostConnection
 from slmc.errors import DeviceError, InputError, MissingToolError
 from slmc.farm.device_farm.answers import Artifact, Found, GoneError, Job, Run, TheirDevice, Upload, asking, read

@@ -133,4 +133,7 @@ results = Table(
     Column("control_ms_p50", Double),
     Column("device_class", Text),
     Column("ladder", Integer, ForeignKey("ladders.id")),
+    Column("speed_reason", Text),
+    # What the device told of itself meanwhile, as JSON.
+    Column("conditions", Text),
 )

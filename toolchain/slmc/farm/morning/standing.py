@@ -171,7 +171,8 @@ def until(past: Past, night: str | None) -> Past:
         raise InputError(f"no night {night} in the history", todo=did_you_mean(night, names))
     count = names.index(night) + 1
     tracks = (Track(one.series, [p for p in one.points if p.evening < count]) for one in past.tracks)
-    return Past(past.evenings[:count], past.circumstances, [track for track in tracks if track.points])
+    controls = [(evening, said) for evening, said in past.controls if evening < count]
+    return Past(past.evenings[:count], past.circumstances, [track for track in tracks if track.points], controls)
 
 
 def morning_of(past: Past, night: Night | None, recipe: str | None = None) -> Morning:

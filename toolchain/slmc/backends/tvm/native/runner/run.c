@@ -3,7 +3,7 @@
  *
  *     slm-run --model FILE [--task FILE [--prefix FILE]] [--threads N] [--kernels NAME]
  *             --device TEXT --os TEXT --artifact DIGEST --precision TEXT [--activations TEXT]
- *             --workload FILE --result FILE
+ *             --workload FILE --result FILE [--sustain SECONDS]
  *
  * What is known of the device and the bundle comes from whoever starts it. Writes RESULT.partial, and gives it its name
  * with the last line. Exit codes are slmc's: 2 for a call that can't be meant so, 16 for what failed. */
@@ -21,11 +21,11 @@
 #include "answers.h"
 #include "json.h"
 
-enum { BAD_CALL = 2, FAILED = 16, MOST_THREADS = 256 };
+enum { BAD_CALL = 2, FAILED = 16, MOST_THREADS = 256, MOST_SECONDS = 86400, TENTHS = 10 };
 
 struct options {
   const char *model, *task, *prefix, *threads, *kernels, *device, *os, *artifact, *precision, *activations, *workload;
-  const char *result;
+  const char *result, *sustain;
 };
 
 static jmp_buf stopped; /* in slm_run */
@@ -49,6 +49,7 @@ static struct options parsed(int count, char **words) {
       {"--threads", &found.threads, 0},   {"--kernels", &found.kernels, 0},     {"--device", &found.device, 1},
       {"--os", &found.os, 1},             {"--artifact", &found.artifact, 1},   {"--precision", &found.precision, 1},
       {"--activations", &found.activations, 0}, {"--workload", &found.workload, 1}, {"--result", &found.result, 1},
+      {"--sustain", &found.sustain, 0},
   };
   enum { KNOWN = sizeof known / sizeof *known };
   for (int i = 1; i < count; i += 2) {
@@ -67,12 +68,15 @@ static struct options parsed(int count, char **words) {
   return found;
 }
 
-static int32_t threads_of(const char *text) {
-  char *end = NULL;
-  const long threads = text ? strtol(text, &end, 10) : 1;
-  if (threads < 1 || threads > MOST_THREADS || (text && (*end || end == text)))
-    stop(BAD_CALL, "--threads needs a number from 1 to 256, not ", text ? text : "");
-  return (int32_t)threads;
+/* Of an option that may be missing. */
+static int32_t number_of(const char *text, long most, int32_t otherwise, const char *refusal) {
+  if (!text)
+    return otherwise;
+  char *end;
+  const long number = strtol(text, &end, 10);
+  if (number < 1 || number > most || *end)
+    stop(BAD_CALL, refusal, text);
+  return (int32_t)number;
 }
 
 /* ---- What is opened --------------------------------------------------------------------------------------------- */
@@ -156,49 +160,88 @@ static long long peak_memory(void) {
 #endif
 }
 
-static void finish(FILE *file, double load_ms, const char *partial, const char *result) {
-  fprintf(file, "{\"finished\":true,\"peak_memory_bytes\":%lld,\"load_ms\":%.3f}\n", peak_memory(), load_ms);
+/* `tenths` is NULL where nothing was sustained. */
+static void finish(FILE *file, double load_ms, const int64_t *tenths, const char *partial, const char *result) {
+  fprintf(file, "{\"finished\":true,\"peak_memory_bytes\":%lld,\"load_ms\":%.3f", peak_memory(), load_ms);
+  for (int i = 0; tenths && i < TENTHS; i++)
+    fprintf(file, "%s%lld", i ? "," : ",\"sustained\":[", (long long)tenths[i]);
+  fputs(tenths ? "]}\n" : "}\n", file);
   if (fflush(file) || fsync(fileno(file)) || fclose(file))
     stop(FAILED, "the result can't be written: ", strerror(errno));
   if (rename(partial, result))
     stop(FAILED, "the result can't be given its name: ", strerror(errno));
 }
 
-static void answer_all(struct answering *a, struct workload *workload) {
-  struct item item = {0};
+/* ---- Answers ---------------------------------------------------------------------------------------------------- */
+
+static double now_s(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* 0 at the workload's end. */
+static int answer_next(struct answering *a, struct workload *workload, struct item *item) {
   slm_error error = {SLM_OK, ""};
   slm_status status;
-  while (workload_next(workload, &item, &status, &error)) {
-    if (answer_item(a, workload, &item, &error)) {
-      fprintf(stderr, "item %.*s: ", (int)item.id.size, (const char *)item.id.bytes);
-      stop(FAILED, error.text, "");
-    }
+  if (!workload_next(workload, item, &status, &error)) {
+    need(status, &error);
+    return 0;
   }
-  need(status, &error);
+  if (answer_item(a, workload, item, &error)) {
+    fprintf(stderr, "item %.*s: ", (int)item->id.size, (const char *)item->id.bytes);
+    stop(FAILED, error.text, "");
+  }
+  return 1;
+}
+
+/* Asks the items again and again for so long, and counts the answers in each tenth of that time. They were written once:
+ * these go nowhere. */
+static void sustain(struct answering *a, struct workload *workload, struct item *item, int32_t seconds,
+                    int64_t *tenths) {
+  a->result = fopen("/dev/null", "wb");
+  if (!a->result)
+    stop(FAILED, "/dev/null can't be written: ", strerror(errno));
+  const double begun = now_s();
+  for (;;) {
+    const int answered = answer_next(a, workload, item);
+    const double tenth = (now_s() - begun) * TENTHS / seconds;
+    if (tenth >= TENTHS)
+      break;
+    if (answered)
+      tenths[(int)tenth]++;
+    else
+      workload_rewind(workload);
+  }
+  fclose(a->result);
 }
 
 static void run(int count, char **words) {
   const struct options o = parsed(count, words);
-  struct answering a = {.threads = threads_of(o.threads)};
+  const int32_t threads = number_of(o.threads, MOST_THREADS, 1, "--threads needs a number from 1 to 256, not ");
+  const int32_t seconds = number_of(o.sustain, MOST_SECONDS, 0, "--sustain needs seconds from 1 to 86400, not ");
+  struct answering a = {.threads = threads};
   struct workload workload;
+  struct item item = {0};
   slm_model_info info;
   slm_error error;
   need(workload_open(o.workload, &workload, &error), &error);
-  struct timespec begun, opened;
-  clock_gettime(CLOCK_MONOTONIC, &begun);
+  const double begun = now_s();
   open_all(&o, &a, &info);
-  clock_gettime(CLOCK_MONOTONIC, &opened);
-  const double load_ms =
-      (double)(opened.tv_sec - begun.tv_sec) * 1e3 + (double)(opened.tv_nsec - begun.tv_nsec) / 1e6;
+  const double load_ms = (now_s() - begun) * 1e3;
   char partial[4096];
   if ((size_t)snprintf(partial, sizeof partial, "%s.partial", o.result) >= sizeof partial)
     stop(BAD_CALL, "the result's path is too long", "");
-  a.result = fopen(partial, "wb");
-  if (!a.result)
+  FILE *result = a.result = fopen(partial, "wb");
+  if (!result)
     stop(FAILED, "the result can't be written: ", strerror(errno));
-  write_header(a.result, &o, &workload, &info, a.threads);
-  answer_all(&a, &workload);
-  finish(a.result, load_ms, partial, o.result);
+  write_header(result, &o, &workload, &info, a.threads);
+  while (answer_next(&a, &workload, &item))
+    continue;
+  int64_t tenths[TENTHS] = {0};
+  if (seconds)
+    sustain(&a, &workload, &item, seconds, tenths);
+  finish(result, load_ms, seconds ? tenths : NULL, partial, o.result);
 }
 
 int slm_run(int count, char **words) {

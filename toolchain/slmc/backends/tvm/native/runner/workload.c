@@ -109,8 +109,11 @@ slm_status workload_open(const char *path, struct workload *w, slm_error *error)
   slm_status status = SLM_OK;
   if (!next_line(w, &status, error))
     return status ? status : slm_fail(error, SLM_BAD_FILE, "the workload %s is empty", path);
+  w->items = ftell(w->file);
   return read_header(w, error);
 }
+
+void workload_rewind(struct workload *w) { fseek(w->file, w->items, SEEK_SET); }
 
 /* ---- Items ------------------------------------------------------------------------------------------------------ */
 

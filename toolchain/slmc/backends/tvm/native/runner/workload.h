@@ -17,6 +17,7 @@ struct lists {
 struct workload {
   FILE *file;
   long number; /* of the line that was read last */
+  long items;  /* where they begin */
   char *line;
   size_t size, capacity;
   struct buffer key, digest;
@@ -43,6 +44,9 @@ struct item {
 slm_status workload_open(const char *path, struct workload *workload, slm_error *error);
 /* 1 where there is one more, 0 at the end; *status tells of a failure. The last one's memory is used again. */
 int workload_next(struct workload *workload, struct item *item, slm_status *status, slm_error *error);
+
+/* The next item is the first again. */
+void workload_rewind(struct workload *workload);
 
 static inline size_t ids_count(const struct buffer *ids) { return ids->size / sizeof(int32_t); }
 static inline const int32_t *ids_of(const struct buffer *ids) { return (const int32_t *)(const void *)ids->bytes; }

@@ -1,4 +1,4 @@
-"""Where answers changed on the way to a device, what the control said of it, and its class."""
+"""Where answers changed on the way to a device, what the control said of it, its class, and why speed is unclear."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,7 +27,8 @@ def upgrade() -> None:
         sa.CheckConstraint("outcome in ('pass', 'fail', 'not run')", name="known_control"),
     )
     op.add_column("results", sa.Column("control_ms_p50", sa.Double))
-    op.add_column("results", sa.Column("device_class", sa.Text))
+    for name in ("device_class", "speed_reason", "conditions"):
+        op.add_column("results", sa.Column(name, sa.Text))
     # SQLite takes a reference with its column alone.
     op.execute("alter table results add column ladder integer references ladders (id)")
     refuse_changes({"ladders": ("digest",), "controls": ("night", "device")})
