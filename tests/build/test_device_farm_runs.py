@@ -34,8 +34,10 @@ from slmc.runners.files import read_result
 from slmc.runners.launch import RunnerFailed
 from slmc.store import Store
 
-from ...device_farm import DEVICE, PROJECT, Done
-from .device_farm_case import FACTS, SPEED, Case, running, workload_of
+from ..device_farm import DEVICE, PROJECT, Done
+from ..unit.farm.device_farm_case import FACTS, SPEED, Case, running, workload_of
+
+pytestmark = pytest.mark.build
 
 OPERATIONS = (
     *("GetDevice", "ListRuns", "ListUploads", "CreateUpload", "PUT", "GetUpload", "ScheduleRun", "GetRun"),
@@ -164,7 +166,7 @@ def test_a_process_that_was_killed_takes_its_run_up_again(case: Case, tmp_path: 
     )
     case.farm.wait.clear()
     question = case.question(40)
-    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[3])
+    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2])
     limit = time.monotonic() + 60
     while not case.phone.starts and time.monotonic() < limit:
         assert child.poll() is None
