@@ -146,6 +146,7 @@ class Phone:
         android: bool = False,
         emulator: Emulator | None = None,
         properties: Mapping[str, str] = PROPERTIES,
+        port: int = 0,
     ) -> None:
         self._folder = folder
         self._features = features
@@ -160,7 +161,7 @@ class Phone:
         """Held by whoever takes it off its network or brings it back."""
         self._listener: socket.socket | None = None
         self._return: threading.Timer | None = None
-        self._place = _bound(0)
+        self._place = _bound(port)
         """Keeps its port while it is away: another program's connection could have it."""
         self.cuts = 0
         """How often it was lost at random."""
@@ -426,9 +427,9 @@ def _link_toybox(folder: Path) -> None:
 class AdbServer:
     """An adb server apart from the user's: on a port of its own, with keys of its own, looking for no other devices."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, port: int = 0) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", port))
             self.port = int(probe.getsockname()[1])
         self.address = ("127.0.0.1", self.port)
         folder.mkdir(exist_ok=True)

@@ -62,7 +62,16 @@ def test_what_is_wrong_is_named(tmp_path: Path, was: str, now: str, told: str) -
     assert told in str(error.value)
 
 
-def test_the_farm_that_ships_is_one() -> None:
-    farm = load_farm(targets_folder().parent / "recipes" / "farm.yaml")
+@pytest.mark.parametrize("name", ["farm.yaml", "emulated-farm.yaml"])
+def test_the_farms_that_ship_are_farms(name: str) -> None:
+    folder = targets_folder().parent / "recipes"
+    farm = load_farm(folder / name)
     assert farm.devices["this-machine"].at == "local"
-    assert all((targets_folder().parent / "recipes" / name).is_dir() for name in farm.recipes)
+    assert all((folder / recipe).is_dir() for recipe in farm.recipes)
+
+
+def test_the_emulated_phones_are_those_of_their_farm() -> None:
+    root = targets_folder().parent
+    script = (root / "scripts" / "emulated_phones.py").read_text()
+    phones = [entry.at for entry in load_farm(root / "recipes" / "emulated-farm.yaml").devices.values()][1:]
+    assert f"PHONES = 16800, ({', '.join(at.rpartition(':')[2] for at in phones)})" in script
