@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slmc.farm.portfolio import Choice, Portfolio, TargetChoices, portfolio_of
+from slmc.farm.portfolio.choice import Choice, Portfolio, TargetChoices, portfolio_of
+from slmc.farm.portfolio.evidence import Terms
 from slmc.farm.record import Night, Outcome, Run, Series
-from slmc.farm.support import Terms
 from slmc.names import BackendName
 from slmc.target import MIB, load_target
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmc.errors import InputError
-from slmc.farm.backdrop import since
-from slmc.farm.portfolio import Choice, Portfolio, TargetChoices, portfolio_of
+from slmc.farm.portfolio.choice import Choice, Portfolio, TargetChoices, portfolio_of
+from slmc.farm.portfolio.evidence import LONGEST, Terms
+from slmc.farm.portfolio.past import since
 from slmc.farm.record import Night, Run
-from slmc.farm.support import LONGEST, Terms
 from slmc.names import BackendName, TargetName
 from slmc.target import load_target, target_names
 

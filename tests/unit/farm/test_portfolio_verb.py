@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from slmc.cli.main import cli
 from slmc.errors import GateFailed, GateUnclear, HistoryError, InputError
-from slmc.farm.portfolio import Portfolio
+from slmc.farm.portfolio.choice import Portfolio
 from slmc.farm.record import Night, Run
 
 from .morning_case import gone, kept

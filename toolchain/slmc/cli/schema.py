@@ -8,7 +8,7 @@ from slmc.bundle.manifest import Manifest
 from slmc.cli.common import print_json
 from slmc.farm.farm_file import Farm
 from slmc.farm.morning.report_json import MorningReport
-from slmc.farm.portfolio import Portfolio
+from slmc.farm.portfolio.choice import Portfolio
 from slmc.farm.record import Night
 from slmc.recipe import Recipe
 from slmc.strict import Strict

@@ -15,10 +15,10 @@ from slmc.cli.common import as_json, megabytes, open_store, print_json, store_op
 from slmc.cli.history import FILE, database_option
 from slmc.console import out, table
 from slmc.errors import GateFailed, GateUnclear, InputError
-from slmc.farm.backdrop import since
 from slmc.farm.history import open_history
-from slmc.farm.portfolio import Choice, Portfolio, TargetChoices, portfolio_of
-from slmc.farm.support import NIGHTS, REFUSED, Evidence, Terms
+from slmc.farm.portfolio.choice import Choice, Portfolio, TargetChoices, portfolio_of
+from slmc.farm.portfolio.evidence import NIGHTS, REFUSED, Evidence, Terms
+from slmc.farm.portfolio.past import since
 from slmc.names import TargetName
 from slmc.strict import write_json
 from slmc.target import Target, load_target

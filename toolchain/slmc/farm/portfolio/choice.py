@@ -10,8 +10,8 @@ from typing import Annotated, get_args
 from pydantic import AwareDatetime, Field
 
 from slmc.errors import InputError, did_you_mean
+from slmc.farm.portfolio.evidence import AGAINST, Evidence, Heard, Support, Terms, hear
 from slmc.farm.record import Positive, Words
-from slmc.farm.support import AGAINST, Evidence, Heard, Support, Terms, hear
 from slmc.farm.tracks import Past
 from slmc.names import BackendName, TargetName
 from slmc.strict import Strict

@@ -8,8 +8,8 @@ from datetime import timedelta
 from statistics import median
 from typing import Literal
 
-from slmc.farm.backdrop import Newest, Place, controls_of, newest_of, places_of, where_of, worse_of
 from slmc.farm.changes import Change
+from slmc.farm.portfolio.past import Newest, Place, controls_of, newest_of, places_of, where_of, worse_of
 from slmc.farm.record import Count, Positive, Series, Words
 from slmc.farm.tracks import Past, Point, Track
 from slmc.names import BackendName, TargetName
