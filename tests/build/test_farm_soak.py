@@ -40,8 +40,6 @@ pytest.importorskip("adbutils", reason="not run: needs slmc[farm]")
 HERE = {**PROPERTIES, "ro.product.cpu.abilist": "x86_64"}
 """Phones whose programs are not emulated: there are many."""
 ROOM = 16 << 30
-MEAN = 2 << 20
-"""Bytes from one loss of a phone's connection to the next, but for those that are counted."""
 TICK_S = 0.05
 SLMC = """
 import faulthandler, signal
@@ -64,6 +62,8 @@ class Size:
     recipes: int
     items: int
     """Of each evaluation."""
+    mean: int
+    """Bytes from one loss of a phone's connection to the next, but for those that are counted."""
     most: int
     """Faults of a kind."""
     calm_s: float
@@ -253,9 +253,11 @@ def recipes_in(folder: Path, count: int) -> list[str]:
 @pytest.mark.parametrize(
     "size",
     [
-        Size(phones=6, recipes=1, items=LIMIT, most=2, calm_s=3, away_s=1, retry_s=1, limit_s=300),
+        Size(phones=6, recipes=1, items=LIMIT, mean=8 << 20, most=2, calm_s=3, away_s=1, retry_s=1, limit_s=300),
         pytest.param(
-            Size(phones=40, recipes=6, items=100, most=40, calm_s=200, away_s=40, retry_s=30, limit_s=1800),
+            Size(
+                phones=40, recipes=6, items=100, mean=2 << 20, most=40, calm_s=200, away_s=40, retry_s=30, limit_s=1800
+            ),
             marks=pytest.mark.soak,
         ),
     ],
@@ -272,7 +274,7 @@ def test_all_results_are_in_and_none_twice(demo: Demo, size: Size, tmp_path: Pat
             for number in range(size.phones)
         }
         for seed, phone in enumerate(phones.values()):
-            phone.lose_at_random(seed, MEAN)
+            phone.lose_at_random(seed, size.mean)
         recipes = recipes_in(tmp_path, size.recipes)
         devices = {name: {"at": f"adb:{phone.serial}", "target": "host"} for name, phone in phones.items()}
         (tmp_path / "farm.yaml").write_text(json.dumps({"devices": devices, "recipes": recipes}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from slmc.bundle.manifest import read_manifest
 from slmc.cli import history as history_verb
 from slmc.cli import nightly as nightly_verb
 from slmc.devices.local import LocalTransport
+from slmc.devices.patience import Clock
 from slmc.devices.posix import PosixDevice
 from slmc.devices.transport import LostConnection
 from slmc.errors import InputError, RecipeError
@@ -44,6 +46,10 @@ speed: {{rounds: 3, items: 20, most_variation: 10, sustained_s: 5}}
 """
 
 
+HURRIED = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.1)))
+"""Looks often whether a program has ended, as they take a second."""
+
+
 @dataclass(frozen=True)
 class Case:
     order: Order
@@ -63,7 +69,8 @@ def case(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Case:
         if at != "local":
             raise LostConnection("no adb server", where=at)
         return DeviceAsker(
-            PosixDevice(name, LocalTransport(), str(folder / "device")), partial(stored_runner, demo.store)
+            PosixDevice(name, LocalTransport(), str(folder / "device"), clock=HURRIED),
+            partial(stored_runner, demo.store),
         )
 
     farm = load_farm(folder / "farm.yaml")

@@ -7,6 +7,7 @@ ROOT/run/TOKEN/      of the program that was started last: pid, out, and code on
 
 from __future__ import annotations
 
+import math
 import secrets
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from slmc.runners.files import partial_path
 from slmc.runners.launch import TAIL, ending
 
 PIECE = 8 << 20
-"""Bytes that are sent at once: what a lost connection can cost."""
+"""Bytes that go at once: what a lost connection can cost."""
 POLL_S = 2.0
 START_S = 60.0
 """By then a program that was started has a number, or the device was restarted before it had."""
@@ -74,13 +75,23 @@ class PosixDevice:
 
     def pull(self, name: str, to: Path) -> None:
         check_name(name)
-        place, part = f"{self._root}/job/{name}", to.with_name(f"{to.name}.part")
-        self._patiently(lambda: self._transport.fetch(place, part))
-        told = self._told(f"{_DIGEST}; sha256sum < {shlex.quote(place)}", DIGEST_S).split()[0]
-        if digest.of_file(part) != told:
-            part.unlink()
-            raise DeviceError(f"{name} came otherwise than it is there", where=self._where())
-        part.replace(to)
+        place = self._quoted("job", name)
+        part, piece = to.with_name(f"{to.name}.part"), to.with_name(f"{to.name}.piece")
+        try:
+            size = int(self._told(f"wc -c < {place}"))
+            with part.open("wb") as file:
+                for number in range(math.ceil(size / PIECE)):
+                    self._fetch(place, number, piece)
+                    file.write(piece.read_bytes())
+            told = self._told(f"{_DIGEST}; sha256sum < {place}", DIGEST_S).split()[0]
+            if digest.of_file(part) != told:
+                raise DeviceError(f"{name} came otherwise than it is there", where=self._where())
+            part.replace(to)
+        except OSError as error:
+            raise DeviceError(f"can't be written here: {error.strerror}", where=to) from None
+        finally:
+            part.unlink(missing_ok=True)
+            piece.unlink(missing_ok=True)
 
     def clear(self) -> None:
         self._stop()
@@ -129,6 +140,11 @@ class PosixDevice:
             f"dd if=piece of={part} bs={PIECE} seek={number} conv=notrunc && rm piece || exit 1; fi; "
             f'[ "$(wc -c < {part})" -eq {size} ]'
         )
+
+    def _fetch(self, place: str, number: int, to: Path) -> None:
+        """A piece of what is there."""
+        self._done(f"dd if={place} of={self._quoted('files/piece')} bs={PIECE} skip={number} count=1")
+        self._patiently(lambda: self._transport.fetch(f"{self._root}/files/piece", to))
 
     def _finish(self, part: str, sha256: str, path: Path) -> None:
         script = (
