@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_the_report_names_it_on_the_overview_and_its_page(tmp_path: Path) -> Non
     assert "shelf-1 is quarantined since night-3: its control failed on 3 nights in a row" in overview
     assert "shelf-1 is quarantined since night-3: its control failed" in first
     assert "uarantine" not in second
+    told = json.loads((tmp_path / "site" / "report.json").read_text(encoding="utf-8"))["quarantined"]
+    assert told == [{"device": "shelf-1", "since": "night-3", "nights": 3, "reason": "was killed f"}]
 
 
 @pytest.mark.parametrize("name", ["night-2", "night-4"])
@@ -98,3 +101,4 @@ def test_the_report_of_another_night_is_as_it_was_then(tmp_path: Path, name: str
     past_ = until(history.past(), name)
     write_site(morning_of(past_, history.night(name)), tmp_path / "site")
     assert "uarantine" not in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "site" / "report.json").read_text(encoding="utf-8"))["quarantined"] == []

@@ -11,6 +11,7 @@ from slmc.farm.judgement import Call
 from slmc.farm.morning import words
 from slmc.farm.morning.climbs import Climb, climbs
 from slmc.farm.morning.standing import Morning, Standing, State
+from slmc.farm.quarantine import quarantined
 from slmc.farm.record import FlipShown, RungShown, Series
 from slmc.farm.tracks import Past
 from slmc.names import BackendName, TargetName
@@ -103,6 +104,16 @@ class LadderReport(Strict):
     """Flips that the history did not keep, of the device that has most of them."""
 
 
+class QuarantinedDevice(Strict):
+    device: str
+    since: str
+    """The night that made it one."""
+    nights: int
+    """In a row that its control failed."""
+    reason: str
+    """The last one's."""
+
+
 class MorningReport(Strict):
     format: Literal[2] = 2
     night: str
@@ -112,6 +123,8 @@ class MorningReport(Strict):
     series: tuple[SeriesReport, ...]
     ladders: tuple[LadderReport, ...]
     """Of the report's night."""
+    quarantined: tuple[QuarantinedDevice, ...]
+    """Say nothing of bundles until their control passes again."""
 
 
 def report_of(morning: Morning) -> MorningReport:
@@ -122,6 +135,10 @@ def report_of(morning: Morning) -> MorningReport:
         states=morning.counts(),
         series=tuple(_series(morning.past, one) for one in morning.standings),
         ladders=tuple(_ladder(climb) for climb in climbs(morning.standings)),
+        quarantined=tuple(
+            QuarantinedDevice(device=device, since=one.since, nights=one.nights, reason=one.reason)
+            for device, one in sorted(quarantined(morning.past).items())
+        ),
     )
 
 
