@@ -224,12 +224,20 @@ def test_placement_shows_what_was_measured_and_nothing_else(tmp_path: Path) -> N
         "a decision": "2 ms (p95 3.5 ms)",
         "a decision of the control": "2 ms",
         "first load": "12 ms",
+        "first token": "1.5 ms",
+        "prefill": "4,000 tokens/s",
     }
     assert placement(found.past, standing(found, AWAY)) == []
     assert dict(placement(found.past, standing(found, QUIET, "retired")))["a decision"] == "2 ms"  # of another night
     assert quiet.run is not None
     assert quiet.run.speed is not None
-    hot = quiet.run.speed.model_copy(update={"sustained": 0.81, "energy_mj": 3.14159})
+    measured = {"sustained": 0.81, "energy_mj": 3.14159, "prefill_tokens_per_s": 1234.5, "decode_tokens_per_s": 20.48}
+    hot = quiet.run.speed.model_copy(update=measured)
     more = Standing(quiet.track, {}, quiet.evening, quiet.run.model_copy(update={"speed": hot}))
     added = dict(placement(found.past, more)).items() - told.items()
-    assert added == {("speed after ten minutes", "81.00%"), ("energy of a decision", "3.14 mJ")}
+    assert added == {
+        ("sustained speed", "81.00%"),
+        ("energy of a decision", "3.14 mJ"),
+        ("prefill", "1,234 tokens/s"),
+        ("decode", "20.5 tokens/s"),
+    }

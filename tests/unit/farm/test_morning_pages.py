@@ -175,6 +175,7 @@ def test_report_json_is_what_it_promises(site: Path, found: Morning) -> None:
     assert told.interval.low < 0.1 < told.interval.high
     assert sum(report.states.values()) == len(report.series)
     assert slowed.memory_limit_bytes == 40 << 20
+    assert (slowed.first_token_ms, slowed.prefill_tokens_per_s, slowed.decode_tokens_per_s) == (1.5, 4000.0, None)
 
 
 def test_junit_counts_failures_errors_and_what_cant_be_told(site: Path) -> None:

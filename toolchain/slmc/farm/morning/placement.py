@@ -22,9 +22,15 @@ def placement(past: Past, one: Standing) -> list[tuple[str, str]]:
         "a decision": words.milliseconds(point.decision_ms_p50) + _p95(speed),
         "a decision of the control": words.milliseconds(point.control_ms_p50),
         "first load": words.milliseconds(point.load_ms),
-        "speed after ten minutes": None if speed is None else percent(speed.sustained),
-        "energy of a decision": None if speed is None or speed.energy_mj is None else f"{quantity(speed.energy_mj)} mJ",
     }
+    if speed is not None:
+        told |= {
+            "first token": words.milliseconds(speed.first_token_ms),
+            "prefill": words.tokens_per_s(speed.prefill_tokens_per_s),
+            "decode": words.tokens_per_s(speed.decode_tokens_per_s),
+            "sustained speed": percent(speed.sustained),
+            "energy of a decision": NOTHING if speed.energy_mj is None else f"{quantity(speed.energy_mj)} mJ",
+        }
     return [(name, value) for name, value in told.items() if value not in (None, NOTHING)]
 
 

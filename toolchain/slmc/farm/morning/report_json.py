@@ -56,11 +56,16 @@ class SeriesReport(Strict):
     variation: float | None
     decision_ms_p50: float | None
     decision_ms_p95: float | None
-    """Of the report's night, as are `sustained`, `energy_mj` and `memory_limit_bytes`."""
+    """Of the report's night, as are `first_token_ms`, tokens a second, `sustained`, `energy_mj` and
+    `memory_limit_bytes`.
+    """
     control_ms_p50: float | None
     load_ms: float | None
+    first_token_ms: float | None
+    prefill_tokens_per_s: float | None
+    decode_tokens_per_s: float | None
     sustained: float | None
-    """Speed of the last minute of ten over that of the first."""
+    """Decisions in the last tenth of a time without a pause, over those in the first."""
     energy_mj: float | None
     """Of a decision."""
     peak_memory_bytes: int | None
@@ -160,6 +165,9 @@ def _series(past: Past, one: Standing) -> SeriesReport:
         decision_ms_p95=speed.decision_ms_p95 if speed else None,
         control_ms_p50=point.control_ms_p50,
         load_ms=point.load_ms,
+        first_token_ms=speed.first_token_ms if speed else None,
+        prefill_tokens_per_s=speed.prefill_tokens_per_s if speed else None,
+        decode_tokens_per_s=speed.decode_tokens_per_s if speed else None,
         sustained=speed.sustained if speed else None,
         energy_mj=speed.energy_mj if speed else None,
         peak_memory_bytes=point.peak_memory_bytes,

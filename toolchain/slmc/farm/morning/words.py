@@ -57,6 +57,10 @@ def milliseconds(value: float | None) -> str:
     return NOTHING if value is None else f"{quantity(value)} ms"
 
 
+def tokens_per_s(value: float | None) -> str:
+    return NOTHING if value is None else f"{quantity(value)} tokens/s"
+
+
 def reasons(past: Past, one: Standing) -> list[str]:
     """Why it is not a plain pass, and what changed; each a sentence for a person."""
     if one.state == "not asked":
