@@ -150,6 +150,8 @@ class Phone:
 
     def _uninstall(self, words: Sequence[str]) -> dict[str, Any]:
         assert words[-1] == BUNDLE
+        if not self._is_installed:
+            raise Refused(3002, "The application is not installed.")
         shutil.rmtree(self.folder)
         self._is_installed = False
         return {}

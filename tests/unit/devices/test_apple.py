@@ -187,7 +187,7 @@ def fault_at(lost: int, how: str) -> Callable[[int, Sequence[str]], str | None]:
 
 @pytest.mark.parametrize("how", ["before", "after", "silent"])
 def test_a_connection_lost_at_any_call_costs_a_file_at_most(tmp_path: Path, big: File, runner: File, how: str) -> None:
-    """At each call of a whole push, run and pull in turn."""
+    """At each call of a whole push, run, pull and clear in turn."""
 
     def whole(number: int) -> Phone:
         phone = phone_of(tmp_path / f"phone{number}", 'cat "$1" >> counted; cp counted result')
@@ -198,6 +198,8 @@ def test_a_connection_lost_at_any_call_costs_a_file_at_most(tmp_path: Path, big:
         one.pull("result", tmp_path / "result")
         assert (tmp_path / "result").read_bytes() == b"1\n"  # it ran once
         assert (phone.documents / "job/big").read_bytes() == big.path.read_bytes()
+        one.clear()
+        assert not phone.folder.exists()
         return phone
 
     plain = whole(0)

@@ -143,7 +143,7 @@ def test_a_file_that_is_not_what_it_is_vouched_for_stays_out(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", ["before", "middle"])
 def test_a_connection_lost_at_any_call_costs_a_piece(tmp_path: Path, how: str) -> None:
-    """At each call of a whole push, run and pull in turn."""
+    """At each call of a whole push, run, pull and clear in turn."""
     big, answer = file(tmp_path / "big", os.urandom(3500)), file(tmp_path / "small", os.urandom(2500))
     runner = program(tmp_path, 'cat "$1" >> counted; cp counted result')
 
@@ -154,6 +154,8 @@ def test_a_connection_lost_at_any_call_costs_a_piece(tmp_path: Path, how: str) -
         phone.pull("result", tmp_path / "result")
         assert (tmp_path / "result").read_bytes() == answer.path.read_bytes()  # it ran once
         assert (tmp_path / f"phone{number}/job/big").read_bytes() == big.path.read_bytes()
+        phone.clear()
+        assert not (tmp_path / f"phone{number}").exists()
 
     whole(0, plain := Flaky(lambda call: None))
     for lost in range(1, plain.calls + 1):

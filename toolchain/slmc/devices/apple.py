@@ -86,13 +86,17 @@ class AppleDevice:
 
     def clear(self) -> None:
         """The app goes too, and its folder with it."""
-        if self._patiently(lambda: self._phone.installed(self._app.identifier)):
-            self._end()
-            self._patiently(lambda: self._phone.uninstall(self._app.identifier))
+        self._patiently(self._uninstall)
         self._is_installed = False
 
     def close(self) -> None:
         pass
+
+    def _uninstall(self) -> None:
+        """Once: it may have gone in the call that lost the connection."""
+        if self._phone.installed(self._app.identifier):
+            self._end()
+            self._phone.uninstall(self._app.identifier)
 
     def _send(self, paths: Mapping[str, Path], missing: Sequence[str]) -> None:
         """A file that is lost on its way is sent again from its start: devicectl knows no pieces."""
