@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 
 import numpy as np
@@ -170,9 +170,9 @@ def _point(evening: int, its: Run, where: int | None) -> Point:
 _words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 _positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 _counts = st.none() | st.integers(0, 2**63 - 1)
-_moments = st.datetimes(
-    datetime(1970, 1, 2), datetime(9998, 1, 1), timezones=st.timezones() | st.just(UTC), allow_imaginary=False
-)
+# Offsets as JSON has them. Of zones with summer time, Python holds an hour that comes twice unequal to itself in UTC.
+_offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+_moments = st.datetimes(datetime(1970, 1, 2), datetime(9998, 1, 1), timezones=_offsets | st.just(UTC))
 _circumstances = st.builds(
     Circumstances,
     **dict.fromkeys(("recipe", "toolchain", "bundle", "model", "os", "runtime"), _words),
