@@ -1,9 +1,9 @@
 """Results of stages by the digest of all that went into them: atomic, resumable, shared.
 
-    <root>/<stage>/<key>/         a finished result, with `.stage.json` naming inputs and files
-    <root>/<stage>/<key>.lock     held by the one build that is making it
-    <root>/work/                  unfinished work, swept when nobody holds it
-    <root>/scratch/<key>/         what a long stage goes on from when it was interrupted, kept for a week
+    <stage>/<key>/         a finished result, with `.stage.json` naming inputs and files
+    <stage>/<key>.lock     held by the one build that is making it
+    work/                  unfinished work, swept when nobody holds it
+    scratch/<key>/         what a long stage goes on from when it was interrupted, kept for a week
 
 A result appears by one rename when it is complete, so whatever stops a build leaves either
 nothing or all of it. Its files are checked against their digests whenever it is used. Behind

@@ -153,6 +153,7 @@ def test_a_connection_lost_at_any_call_costs_a_piece(tmp_path: Path, how: str) -
         assert phone.run(["program", "one"], "result", 1000) is None
         phone.pull("result", tmp_path / "result")
         assert (tmp_path / "result").read_bytes() == answer.path.read_bytes()  # it ran once
+        assert not (tmp_path / f"phone{number}/files/piece").exists()
         assert (tmp_path / f"phone{number}/job/big").read_bytes() == big.path.read_bytes()
         phone.clear()
         assert not (tmp_path / f"phone{number}").exists()

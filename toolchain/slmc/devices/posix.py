@@ -83,7 +83,8 @@ class PosixDevice:
                 for number in range(math.ceil(size / PIECE)):
                     self._fetch(place, number, piece)
                     file.write(piece.read_bytes())
-            told = self._told(f"{_DIGEST}; sha256sum < {place}", DIGEST_S).split()[0]
+            left = self._quoted("files", "piece")
+            told = self._told(f"{_DIGEST}; rm -f {left}; sha256sum < {place}", DIGEST_S).split()[0]
             if digest.of_file(part) != told:
                 raise DeviceError(f"{name} came otherwise than it is there", where=self._where())
             part.replace(to)
@@ -143,7 +144,7 @@ class PosixDevice:
 
     def _fetch(self, place: str, number: int, to: Path) -> None:
         """A piece of what is there."""
-        self._done(f"dd if={place} of={self._quoted('files/piece')} bs={PIECE} skip={number} count=1")
+        self._done(f"dd if={place} of={self._quoted('files', 'piece')} bs={PIECE} skip={number} count=1")
         self._patiently(lambda: self._transport.fetch(f"{self._root}/files/piece", to))
 
     def _finish(self, part: str, sha256: str, path: Path) -> None:

@@ -6,7 +6,7 @@ of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,6 @@ from slmc.farm.morning.standing import Morning, Standing
 from slmc.farm.morning.stories import still_worse, stories
 from slmc.farm.morning.trend import Mark, Trend, plot
 from slmc.farm.morning.visible import visible
-from slmc.farm.quarantine import Quarantine, quarantined
 from slmc.farm.tracks import Past, Point
 
 NIGHTS = 365
@@ -42,8 +41,7 @@ LEAST: dict[Metric, float] = {"accuracy": 0.01, "speed": 0.02}
 
 def pages(morning: Morning) -> Iterator[tuple[str, str]]:
     """Each page's file name and text."""
-    apart = quarantined(morning.past)
-    yield "index.html", _overview(morning, apart)
+    yield "index.html", _overview(morning)
     for recipe in _names(morning, "recipe"):
         its = [one for one in morning.standings if one.series.recipe == recipe]
         shown = [(one, _plots(morning, one)) for one in its]
@@ -56,15 +54,14 @@ def pages(morning: Morning) -> Iterator[tuple[str, str]]:
         its = [one for one in morning.standings if one.series.device == device]
         found = health(morning.past, its, _first(morning))
         drawn = _variation_plot(morning, found.variations)
-        told = {"health": found, "drawn": drawn, "quarantine": apart.get(device)}
+        told = {"health": found, "drawn": drawn, "quarantine": morning.quarantined.get(device)}
         yield page("device", device), _render("device", morning, device=device, its=its, **told)
 
 
-def _overview(morning: Morning, apart: Mapping[str, Quarantine]) -> str:
+def _overview(morning: Morning) -> str:
     news = [(title, list(told)) for title, told in groupby(stories(morning), lambda story: story.title)]
     rows, recipes = _matrix(morning), _names(morning, "recipe")
-    shown = {device: apart[device] for device in _names(morning, "device") if device in apart}
-    return _render("index", morning, news=news, old=still_worse(morning), rows=rows, recipes=recipes, apart=shown)
+    return _render("index", morning, news=news, old=still_worse(morning), rows=rows, recipes=recipes)
 
 
 @cache

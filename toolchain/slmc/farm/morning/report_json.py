@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
@@ -11,7 +12,6 @@ from slmc.farm.judgement import Call
 from slmc.farm.morning import words
 from slmc.farm.morning.climbs import Climb, climbs
 from slmc.farm.morning.standing import Morning, Standing, State
-from slmc.farm.quarantine import quarantined
 from slmc.farm.record import FlipShown, RungShown, Series
 from slmc.farm.tracks import Past
 from slmc.names import BackendName, TargetName
@@ -141,8 +141,7 @@ def report_of(morning: Morning) -> MorningReport:
         series=tuple(_series(morning.past, one) for one in morning.standings),
         ladders=tuple(_ladder(climb) for climb in climbs(morning.standings)),
         quarantined=tuple(
-            QuarantinedDevice(device=device, since=one.since, nights=one.nights, reason=one.reason)
-            for device, one in sorted(quarantined(morning.past).items())
+            QuarantinedDevice(device=device, **asdict(one)) for device, one in morning.quarantined.items()
         ),
     )
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from slmc.errors import InputError, did_you_mean
 from slmc.farm.changes import Change, Followed, Metric, follow
+from slmc.farm.quarantine import Quarantine, quarantined
 from slmc.farm.record import Night, Run, Series
 from slmc.farm.tracks import Evening, Past, Point, Track
 
@@ -122,6 +123,12 @@ class Morning:
     @property
     def night(self) -> Evening:
         return self.past.evenings[-1]
+
+    @cached_property
+    def quarantined(self) -> dict[str, Quarantine]:
+        """Of the devices that it tells of."""
+        found, told = quarantined(self.past), {one.series.device for one in self.standings}
+        return {device: found[device] for device in sorted(found) if device in told}
 
     @property
     def asked(self) -> list[Standing]:
